@@ -1,0 +1,1 @@
+"""Semi-supervised vision-language pre-training of retinal image encoders with Composer and Streaming."""

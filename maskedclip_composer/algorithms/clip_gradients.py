@@ -1,0 +1,33 @@
+"""Gradient clipping that logs the norm it found."""
+
+import math
+
+import torch
+from composer.core import Algorithm, Event, State
+from composer.loggers import Logger
+from torch.distributed.tensor import DTensor
+
+
+class ClipGradients(Algorithm):
+    """Scale gradients so that their global norm is at most `max_norm`, and log the norm before that.
+
+    Composer's GradientClipping clips alike but keeps the norm to itself, and its OptimizerMonitor sees gradients only
+    when they have been clipped. One pass serves both here.
+
+    Args:
+        max_norm: Largest norm allowed; None only measures.
+    """
+
+    def __init__(self, max_norm: float | None):
+        self.max_norm = math.inf if max_norm is None else max_norm
+
+    def match(self, event: Event, state: State) -> bool:
+        """Run after the backward pass of a step, before the optimiser."""
+        return event == Event.AFTER_TRAIN_BATCH
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Clip in place and log `diagnostics/gradient_norm`."""
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        logger.log_metrics({"diagnostics/gradient_norm": norm.item()})

@@ -1,0 +1,63 @@
+"""The teacher of MaskedCLIP: a momentum copy of the student's image branch."""
+
+import torch
+from composer.core import Algorithm, Event, State
+from composer.loggers import Logger
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from maskedclip_composer.models.pretrain import MaskedCLIP
+
+
+class EMATeacher(Algorithm):
+    """After each optimiser step, move the teacher towards the student: teacher = m * teacher + (1 - m) * student.
+
+    MaskedCLIP (arXiv 2507.17239), eq. 5: M-hat is EMA(B after E_I). It runs at BATCH_END, which comes once for each
+    optimiser step and before checkpoints are written. The update is local to each rank's shard; the teacher is part of
+    the model's state, so checkpoints carry it. Parameters are kept in float32: at a momentum of 0.999 a bfloat16
+    average would lose most updates.
+
+    Composer's own EMA averages the whole model and swaps the average into evaluations and checkpoints.
+
+    Args:
+        momentum: The share of itself that the teacher keeps.
+    """
+
+    def __init__(self, momentum: float):
+        self.momentum = momentum
+
+    def match(self, event: Event, state: State) -> bool:
+        """Run after every optimiser step."""
+        return event == Event.BATCH_END
+
+    def apply(self, event: Event, state: State, logger: Logger) -> None:
+        """Update the teacher in place."""
+        net = unwrap(state.model).net
+        if net.teacher is None:
+            raise RuntimeError("EMATeacher needs a network that was built with a teacher")
+        update_teacher(net.teacher, net.branch, self.momentum)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Set every parameter of `teacher` to momentum * teacher + (1 - momentum) * student.
+
+    Raises:
+        RuntimeError: The two are not sharded alike, so that an update would mix up parameters.
+    """
+    teachers = [_local(parameter) for parameter in teacher.parameters()]
+    students = [_local(parameter) for parameter in student.parameters()]
+    if [p.shape for p in teachers] != [p.shape for p in students]:
+        raise RuntimeError("teacher and student are not sharded alike: their local parameters differ in shape")
+    torch._foreach_lerp_(teachers, students, 1 - momentum)
+
+
+def unwrap(model: nn.Module) -> MaskedCLIP:
+    """Return the ComposerModel inside DDP, or the model itself."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    assert isinstance(inner, MaskedCLIP)
+    return inner
+
+
+def _local(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

@@ -1,0 +1,40 @@
+"""Columns of the MDS shards: the one place that writer and reader share.
+
+A paired record carries texts and their labels, a labelled record one class, an unpaired record neither. The photograph
+is stored as its own encoded bytes: Streaming's `jpeg` encoding would compress it again at quality 75.
+"""
+
+import hashlib
+from typing import Literal
+
+Kind = Literal["paired", "unpaired", "labelled"]
+
+IMAGE_COLUMNS = {
+    "image": "bytes",  # encoded JPEG or PNG, as prepared
+    "width": "int32",
+    "height": "int32",
+    "dataset": "str",
+    "patient": "str",  # empty where unknown, here and below
+    "eye": "str",  # "left", "right" or empty
+    "split": "str",
+    "source": "str",  # path of the original below the image root, or its file name
+    "sha256": "str",  # of the original file
+    "crop": "json",  # {"status": ..., "box": [left, top, right, bottom] or null} in pixels of the original
+}
+
+COLUMNS: dict[Kind, dict[str, str]] = {
+    "unpaired": IMAGE_COLUMNS,
+    # texts: list of str, all true of the image, one is drawn per access.
+    # labels: list of str of the same length, the category of each text; "" where the text has none.
+    "paired": IMAGE_COLUMNS | {"texts": "json", "labels": "json"},
+    "labelled": IMAGE_COLUMNS | {"label": "str"},
+}
+
+
+def label_id(category: str) -> int:
+    """Map a category to an id in [0, 2**63) that is the same in every data set, process and run.
+
+    Two records are positives of each other exactly when their ids agree, so the string is compared as written: readers
+    normalise case and spelling before they write it.
+    """
+    return int.from_bytes(hashlib.blake2b(category.encode(), digest_size=8).digest(), "big") >> 1

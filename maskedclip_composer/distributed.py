@@ -1,0 +1,26 @@
+"""Gathering features over ranks."""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor
+
+
+def gather_with_gradient(features: Tensor) -> Tensor:
+    """Concatenate [n, dim] of all ranks to [ranks * n, dim], with gradients to every rank's rows.
+
+    The backward pass adds the gradients that all ranks computed for this rank's rows. When every rank computes the same
+    loss of the gathered rows, DDP's average over ranks then is the gradient of a single process.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return features
+    return torch.cat(dist_functional.all_gather(features.contiguous()))
+
+
+def gather(values: Tensor) -> Tensor:
+    """Concatenate [n] of all ranks to [ranks * n], without gradients."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values.contiguous())
+    return torch.cat(gathered)

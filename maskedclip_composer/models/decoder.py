@@ -1,0 +1,52 @@
+"""Decoder of masked tokens: D_I predicts pixels with it, D_F the teacher's features."""
+
+import torch
+from torch import Tensor, nn
+
+from maskedclip_composer.models.masking import gather_tokens
+from maskedclip_composer.models.transformer import Transformer, initialise, sincos_positions
+
+
+class Decoder(nn.Module):
+    """MAE's decoder: embed the visible tokens, put mask tokens in the gaps, attend, predict every patch.
+
+    The class token takes part as context and is dropped from the output. Mask token and positions are the decoder's
+    own (T_I is not T_F).
+
+    Args:
+        embed_dim: Width of the encoder's tokens.
+        grid: Rows and columns of patches.
+        dim: Width of the decoder.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        out_dim: Values predicted for each patch.
+    """
+
+    positions: Tensor
+
+    def __init__(self, *, embed_dim: int, grid: tuple[int, int], dim: int, depth: int, num_heads: int, out_dim: int):
+        super().__init__()
+        self.embed = nn.Linear(embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
+        self.transformer = Transformer(dim, depth, num_heads)
+        self.predict = nn.Linear(dim, out_dim)
+        initialise(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, ids_restore: Tensor) -> Tensor:
+        """Predict all patches from the visible ones.
+
+        Args:
+            tokens: [images, 1 + kept, embed_dim], class token first.
+            ids_restore: [images, patches] position of each patch in [visible, removed].
+
+        Returns:
+            [images, patches, out_dim] in the image's order.
+        """
+        tokens = self.embed(tokens)
+        images, patches = ids_restore.shape
+        gaps = self.mask_token.to(tokens.dtype).expand(images, patches + 1 - tokens.shape[1], -1)
+        restored = gather_tokens(torch.cat([tokens[:, 1:], gaps], dim=1), ids_restore)
+        tokens = torch.cat([tokens[:, :1], restored], dim=1) + self.positions
+        return self.predict(self.transformer(tokens)[:, 1:])

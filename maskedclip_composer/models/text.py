@@ -1,0 +1,103 @@
+"""The text encoder E_T: any encoder of transformers, pooled by its attention mask."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from maskedclip_composer.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """The text encoder E_T.
+
+    Attributes:
+        name: Hub id or local folder of a transformers encoder with its tokenizer.
+        pretrained: Load the weights; false keeps the architecture and initialises it anew.
+        layers: Hidden states that are averaged, -1 is the last; FLAIR averages [1, 2, -1].
+        dropout: Dropout of the encoder. Equal texts of a step are encoded once, so they share their draw.
+    """
+
+    name: str = "emilyalsentzer/Bio_ClinicalBERT"
+    pretrained: bool = True
+    layers: list[int] = field(default_factory=lambda: [-1])
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if -1 not in self.layers:
+            # A last layer outside the loss would have no gradient, and DDP waits for one from every parameter.
+            raise UserError(
+                f"text_encoder.layers={list(self.layers)} leaves out the last layer.\nAdd -1, as in [1, 2, -1]."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"text_encoder.dropout={self.dropout} is no probability.\nUse a value in [0, 1).")
+
+
+class TextEncoder(nn.Module):
+    """Encode token ids to one vector a text: the mean over its tokens, [CLS] and [SEP] included, padding excluded."""
+
+    def __init__(self, encoder: PreTrainedModel, layers: list[int]):
+        super().__init__()
+        self.encoder = encoder
+        self.layers = tuple(layers)
+        self.embed_dim: int = encoder.config.hidden_size
+
+    def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Return [texts, embed_dim] for ids and mask [texts, tokens], the mask 1 on tokens and 0 on padding."""
+        output = self.encoder(input_ids=text_ids, attention_mask=text_mask, output_hidden_states=self.layers != (-1,))
+        if self.layers == (-1,):
+            tokens = output.last_hidden_state
+        else:
+            tokens = torch.stack([output.hidden_states[layer] for layer in self.layers]).mean(dim=0)
+        weights = text_mask[:, :, None].to(tokens.dtype)
+        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
+    """Load or initialise the encoder.
+
+    Raises:
+        UserError: Neither a local folder nor a reachable hub id, or a model that cannot be used as an encoder.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(config.name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+            if hasattr(settings, name):
+                setattr(settings, name, config.dropout)
+        if config.pretrained:
+            encoder = AutoModel.from_pretrained(config.name, config=settings)
+        else:
+            encoder = AutoModel.from_config(settings)
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_load(config.name, error)) from error
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # its output is not used, so it would never receive a gradient
+    return TextEncoder(encoder, list(config.layers))
+
+
+def load_tokenizer(config: TextEncoderConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to the encoder.
+
+    Raises:
+        UserError: As in `build_text_encoder`.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(config.name)
+    except (OSError, ValueError) as error:
+        raise UserError(_cannot_load(config.name, error)) from error
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    if Path(name).exists():
+        return f"text_encoder.name={name} is a folder without a usable transformers encoder and tokenizer: {reason}"
+    return (
+        f"text_encoder.name={name} is no local folder and could not be loaded from the hub: {reason}\n"
+        "Check the name and the network, or give the folder of a downloaded encoder.\n"
+        "A small one for trials is made by: python -m data_prep text-tower."
+    )

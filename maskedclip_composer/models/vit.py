@@ -1,0 +1,143 @@
+"""The image encoder E_I: a timm ViT that can encode the visible patches alone."""
+
+import difflib
+from dataclasses import dataclass
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.models.attention import AttentionBackend, SelfAttention, use_backend
+from maskedclip_composer.models.masking import gather_tokens
+from maskedclip_composer.models.transformer import initialise, sincos_positions
+
+IMAGE_MEAN = IMAGENET_DEFAULT_MEAN
+IMAGE_STD = IMAGENET_DEFAULT_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoderConfig:
+    """The image encoder E_I.
+
+    Attributes:
+        name: A timm VisionTransformer with class token, for example vit_tiny_patch16_224; the size in the name is
+            overridden by `data.image_size`.
+        patch_size: Side of a patch in pixels; null takes the model's own.
+        pretrained: Start from timm's weights for `name` (they are fetched by timm), otherwise from MAE's
+            initialisation with fixed sine-cosine positions.
+        attention: auto, xformers, sdpa or explicit (`models/attention.py`).
+    """
+
+    name: str = "vit_large_patch16_224"
+    patch_size: int | None = None
+    pretrained: bool = False
+    attention: AttentionBackend = "auto"
+
+
+class ImageEncoder(nn.Module):
+    """E_I of MaskedCLIP: patch embedding, positions, class token, blocks, final norm.
+
+    `vit` keeps timm's parameter names, so its state dict loads strictly into `timm.create_model(name, num_classes=0)`.
+    """
+
+    def __init__(self, vit: VisionTransformer):
+        super().__init__()
+        self.vit = vit
+        self.embed_dim: int = vit.embed_dim
+        self.grid: tuple[int, int] = vit.patch_embed.grid_size
+        self.patch_size: int = vit.patch_embed.patch_size[0]
+        self.num_heads = first_attention(vit).num_heads
+
+    def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+        """Encode whole images, or the patches at `ids_keep` alone.
+
+        Args:
+            images: [images, 3, size, size], normalised.
+            ids_keep: [images, kept] positions of the visible patches; None encodes all.
+
+        Returns:
+            Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first.
+        """
+        vit = self.vit
+        assert vit.pos_embed is not None
+        assert vit.cls_token is not None
+        # Positions are added before patches are dropped, so that a visible patch knows where it is.
+        tokens = vit.patch_embed(images) + vit.pos_embed[:, 1:]
+        if ids_keep is not None:
+            tokens = gather_tokens(tokens, ids_keep)
+        class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
+        tokens = vit.norm_pre(torch.cat([class_token.to(tokens.dtype), tokens], dim=1))
+        for block in vit.blocks:
+            tokens = block(tokens)
+        return vit.norm(tokens)
+
+
+def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
+    """Build the encoder for `image_size` pixels.
+
+    Raises:
+        UserError: The model is unknown, is no ViT with a class token, or does not fit the image size.
+    """
+    vit = build_vit(config.name, image_size, config.patch_size, pretrained=config.pretrained)
+    use_backend(vit, config.attention)
+    if not config.pretrained:
+        initialise(vit)
+        weight = vit.patch_embed.proj.weight.data
+        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+        assert vit.cls_token is not None
+        nn.init.normal_(vit.cls_token, std=0.02)
+        vit.pos_embed = nn.Parameter(sincos_positions(vit.patch_embed.grid_size, vit.embed_dim), requires_grad=False)
+    return ImageEncoder(vit)
+
+
+def build_vit(name: str, image_size: int, patch_size: int | None, *, pretrained: bool = False) -> VisionTransformer:
+    """Create a timm ViT without a head, with `SelfAttention` in its blocks."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=3, cutoff=0.3)
+        raise UserError(
+            f"image_encoder.name={name} is no timm model.\n"
+            f"Close names: {', '.join(close)}; all: timm.list_models('vit*')."
+        )
+    with torch.device("meta"):  # the architecture alone, to check it before weights are made or fetched
+        probe = timm.create_model(name)
+    if not isinstance(probe, VisionTransformer) or probe.num_prefix_tokens != 1 or probe.no_embed_class:
+        raise UserError(
+            f"image_encoder.name={name} is no ViT with a class token and its position, which the decoders rely on.\n"
+            "Use a plain ViT such as vit_base_patch16_224."
+        )
+    patch = patch_size or probe.patch_embed.patch_size[0]
+    if image_size % patch:
+        raise UserError(
+            f"data.image_size={image_size} is not divisible by the patch size {patch} of image_encoder.name={name}.\n"
+            f"Use {image_size // patch * patch} or {(image_size // patch + 1) * patch}, or set "
+            "image_encoder.patch_size."
+        )
+    try:
+        vit = timm.create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=0,
+            img_size=image_size,
+            patch_size=patch,
+            attn_layer=SelfAttention,
+            dynamic_img_size=False,  # positions belong to this size: one path, and timm's own parameter shapes
+        )
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"image_encoder.pretrained=true, but timm could not load weights for {name}: {error}\n"
+            "Check the name's weight tag and the network, or set image_encoder.pretrained=false."
+        ) from error
+    assert isinstance(vit, VisionTransformer)
+    return vit
+
+
+def first_attention(vit: VisionTransformer) -> SelfAttention:
+    """Return the attention of the first block, which tells the number of heads."""
+    attention = vit.blocks[0].attn
+    assert isinstance(attention, SelfAttention)
+    return attention

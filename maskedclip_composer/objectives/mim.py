@@ -1,0 +1,81 @@
+"""Masked image modelling: reconstruct the removed patches (L_mim)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.losses.reconstruction import masked_patch_mse
+from maskedclip_composer.models.decoder import Decoder
+from maskedclip_composer.models.views import Views
+from maskedclip_composer.models.vit import ImageEncoder
+from maskedclip_composer.objectives.base import Objective, check_weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class MimConfig:
+    """L_mim and its pixel decoder D_I, a ViT-small.
+
+    Attributes:
+        weight: Factor in the total loss.
+        dim: Width of the decoder.
+        depth: Blocks of the decoder.
+        num_heads: Attention heads of the decoder.
+        target_norm: none reconstructs ImageNet-normalised pixels (eq. 1), patch those pixels normalised by each
+            patch's mean and variance (MAE's norm_pix_loss).
+    """
+
+    weight: float = 1.0
+    dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    target_norm: Literal["none", "patch"] = "none"
+
+    def __post_init__(self):
+        check_weight("mim", self.weight)
+        check_width("mim", self.dim, self.num_heads)
+
+
+class MaskedImageModelling(Objective):
+    """Reconstruct pixels of all images, paired and unpaired, from their visible patches (eq. 1)."""
+
+    loss = staticmethod(masked_patch_mse)
+
+    def __init__(self, config: MimConfig, encoder: ImageEncoder):
+        super().__init__(config.weight)
+        self.patch_size = encoder.patch_size
+        self.target_norm = config.target_norm
+        self.pixel_decoder = Decoder(
+            embed_dim=encoder.embed_dim,
+            grid=encoder.grid,
+            dim=config.dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            out_dim=encoder.patch_size**2 * 3,
+        )
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """Return prediction and target [images, patches, values] and mask [images, patches]."""
+        target = patchify(views.images, self.patch_size)
+        if self.target_norm == "patch":
+            variance = target.var(dim=-1, keepdim=True)
+            target = (target - target.mean(dim=-1, keepdim=True)) / (variance + 1e-6).sqrt()
+        prediction = self.pixel_decoder(views.masked, views.mask.ids_restore)
+        return {"prediction": prediction.float(), "target": target, "mask": views.mask.mask}
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Cut [images, 3, height, width] into [images, patches, values], values ordered row, column, channel."""
+    count, channels, height, width = images.shape
+    grid = images.reshape(count, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch_size**2 * channels)
+
+
+def check_width(objective: str, dim: int, num_heads: int) -> None:
+    """Refuse a decoder width that its heads or its sine-cosine positions cannot have."""
+    if dim % num_heads or dim % 4:
+        raise UserError(
+            f"objectives.{objective}.dim={dim} must be divisible by num_heads={num_heads} and by 4.\n"
+            f"Use for example dim={num_heads * 64}."
+        )

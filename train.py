@@ -1,0 +1,37 @@
+"""Pre-train an image encoder: composer train.py FILE.yaml [key=value ...].
+
+FILE.yaml   a config, for example yamls/pretrain.yaml or yamls/demo.yaml
+key=value   dotted overrides, for example data.paired.batch_size=64 trainer.max_duration=10ep
+
+Several ranks: composer -n 4 train.py FILE.yaml. The same command continues an interrupted run.
+"""
+
+import sys
+
+from maskedclip_composer.errors import UserError, report
+
+
+def main(arguments: list[str]) -> int:
+    """Load, build, fit; return the exit status."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0 if arguments else 2
+    path, *overrides = arguments
+    try:
+        from maskedclip_composer.config import TrainConfig, load_config
+
+        config = load_config(TrainConfig, path, overrides)
+
+        from maskedclip_composer.build import build_trainer  # imports Composer: only once the config is sound
+
+        trainer = build_trainer(config)
+        trainer.fit()
+        trainer.close()
+    except UserError as error:
+        return report(error, "train.py")
+    print(f"Encoder: {config.run_folder / 'encoder.safetensors'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
