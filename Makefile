@@ -13,8 +13,26 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[test]'
 	touch $@
 
-demo: install
-	PATH="$(abspath $(BIN)):$$PATH" bash benchmarks/demo.sh $(DEMO)
+demo: data/demo/.prepared
+	rm -rf $(DEMO)
+	$(BIN)/composer train.py yamls/demo.yaml output=$(DEMO)
+	$(BIN)/composer evaluate.py yamls/demo_evaluate.yaml checkpoint=random:$(DEMO)/maskedclip output=$(DEMO) run_name=untrained
+	$(BIN)/composer evaluate.py yamls/demo_evaluate.yaml checkpoint=$(DEMO)/maskedclip output=$(DEMO) run_name=pretrained
+	@printf '\nLinear probe on the synthetic downstream set, frozen encoder\n\n'
+	@$(BIN)/python -m maskedclip_composer.evaluation.compare $(DEMO)/untrained $(DEMO)/pretrained
+	@printf '\nCheckpoint: %s\nEncoder:    %s\nMLflow:     %s\n' \
+	  $(DEMO)/maskedclip/checkpoints/latest-rank0.pt $(DEMO)/maskedclip/encoder.safetensors \
+	  '$(BIN)/mlflow ui --backend-store-uri sqlite:///$(DEMO)/mlflow.db'
+
+data/demo/.prepared: $(VENV)/.installed
+	rm -rf data/demo
+	$(BIN)/python -m data_prep synthetic --out data/demo/photographs --paired 400 --unpaired 800 --downstream 400 --size 128
+	for set in paired unpaired downstream; do \
+	  $(BIN)/python -m data_prep manifest --csv data/demo/photographs/$$set.csv --images data/demo/photographs \
+	    --separator '|' --size 128 --out data/demo/$$set || exit 1; \
+	done
+	$(BIN)/python -m data_prep text-tower --shards data/demo/paired/train --out data/demo/text
+	touch $@
 
 test: lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90

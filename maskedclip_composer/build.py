@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from composer import Trainer
@@ -12,13 +13,16 @@ from composer.utils import FSDP2Config, ParallelismConfig, dist, reproducibility
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
+from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.text import build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder, build_image_encoder
@@ -49,7 +53,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data),
         seed=config.seed,
     )
-    arguments = {"precision": "amp_bf16" if torch.cuda.is_available() else "fp32"} | dict(config.trainer)
+    arguments: dict[str, Any] = {"precision": "amp_bf16" if torch.cuda.is_available() else "fp32"} | dict(
+        config.trainer
+    )
     return Trainer(
         model=model,
         train_dataloader=loader,
@@ -72,8 +78,18 @@ def build_trainer(config: TrainConfig) -> Trainer:
 
 
 def build_model(config: TrainConfig) -> MaskedCLIP:
-    """Build the network: only the modules that the objectives use."""
+    """Build the network: only the modules that the objectives use.
+
+    Raises:
+        UserError: Weights cannot be loaded, or sizes do not fit together.
+    """
     encoder = build_image_encoder(config.image_encoder, config.data.image_size)
+    patches = encoder.grid[0] * encoder.grid[1]
+    if not 0 < num_visible(patches, config.mask_ratio) < patches:
+        raise UserError(
+            f"mask_ratio={config.mask_ratio} of {patches} patches leaves {num_visible(patches, config.mask_ratio)} "
+            "visible.\nChange mask_ratio, or have more patches: a larger data.image_size or a smaller patch."
+        )
     branch = ImageBranch(encoder, config.bridge, config.image_encoder.attention)
     if config.objectives.lg_clip is None:
         branch.bridge = type(branch.bridge)(encoder.embed_dim, 0, 1)  # nothing would train a bridge
@@ -119,6 +135,8 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
 def build_algorithms(config: TrainConfig) -> list[Algorithm]:
     """Build what happens around the optimiser step; the logit scale is clamped before the teacher is updated."""
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
+    if config.parallelism == "fsdp" and not torch.cuda.is_available():
+        algorithms.append(MeanOverRanks())
     if config.objectives.lg_clip is not None:
         algorithms.append(ClampLogitScale())
     if config.objectives.mfd is not None:
@@ -154,4 +172,6 @@ def _prepare_checkpoints(config: TrainConfig) -> Path:
             f"checkpoint.resume=false, but {folder} already holds checkpoints of run_name={config.run_name}.\n"
             "Choose another run_name, remove the folder, or continue with checkpoint.resume=true."
         )
+    if config.checkpoint.resume and (folder / "latest-rank0.pt").is_file():
+        read_checkpoint(folder / "latest-rank0.pt")  # Composer would unpickle, and so run, whatever it holds
     return folder

@@ -1,9 +1,9 @@
 """The config tree of a training run, and the one place where a yaml becomes dataclasses."""
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -102,6 +102,8 @@ class TrainConfig:
                 "data.unpaired is given, but no objective uses images without texts.\n"
                 "Remove it (data.unpaired=null), or add `mim: {}` to the objectives."
             )
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed} is negative.\nUse 0 or more.")
         if not 0 < self.mask_ratio < 1:
             raise UserError(f"mask_ratio={self.mask_ratio} is outside (0, 1).\nThe paper's value is 0.75.")
         if Path(self.run_name).name != self.run_name or self.run_name in ("", ".", ".."):
@@ -129,7 +131,7 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
     for override in overrides:
         if "=" not in override:
             raise UserError(f"Override {override!r} is not of the form key=value, for example seed=3.")
-    _refuse_bare_keys(loaded, path)
+    _refuse_bare_keys(loaded, cls, path)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, dotted)
         result = OmegaConf.to_object(merged)
@@ -171,13 +173,18 @@ def _read(path: Path) -> DictConfig:
     return loaded
 
 
-def _refuse_bare_keys(loaded: DictConfig, path: str) -> None:
+def _refuse_bare_keys(loaded: DictConfig, cls: type, path: str, prefix: str = "") -> None:
     """Refuse `mim:` without a value: yaml reads it as null, which would silently mean off."""
-    objectives = OmegaConf.to_container(loaded).get("objectives") if "objectives" in loaded else {}  # pyright: ignore
-    for name, value in (objectives or {}).items():
-        if value is None:
+    for name, hint in get_type_hints(cls).items():
+        part = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
+        if part is None or name not in loaded:
+            continue
+        value = loaded._get_node(name)
+        if isinstance(value, DictConfig) and not value._is_none():
+            _refuse_bare_keys(value, part, path, f"{prefix}{name}.")  # pyright: ignore[reportArgumentType]
+        elif type(None) in get_args(hint) and loaded[name] is None:
             raise UserError(
-                f"{path}: objectives.{name} has no value, which yaml reads as null, that is off.\n"
+                f"{path}: {prefix}{name} has no value, which yaml reads as null, that is off.\n"
                 f"Write `{name}: {{}}` to switch it on with its defaults, or remove the line."
             )
 

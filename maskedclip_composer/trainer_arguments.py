@@ -44,6 +44,8 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
                 "trainer.device_train_microbatch_size would split the batch of the contrastive loss and change it.\n"
                 "Lower data.*.batch_size, use more ranks, or parallelism=fsdp."
             )
+        if name == "compile_config":
+            raise UserError("trainer.compile_config is not supported: views are computed lazily.\nRemove it.")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean trainer.{close[0]}?" if close else "See the arguments of composer.Trainer."

@@ -1,11 +1,9 @@
 """Gradient clipping that logs the norm it found."""
 
-import math
-
-import torch
 from composer.core import Algorithm, Event, State
 from composer.loggers import Logger
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 class ClipGradients(Algorithm):
@@ -19,7 +17,7 @@ class ClipGradients(Algorithm):
     """
 
     def __init__(self, max_norm: float | None):
-        self.max_norm = math.inf if max_norm is None else max_norm
+        self.max_norm = max_norm
 
     def match(self, event: Event, state: State) -> bool:
         """Run after the backward pass of a step, before the optimiser."""
@@ -27,7 +25,10 @@ class ClipGradients(Algorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Clip in place and log `diagnostics/gradient_norm`."""
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_norm)
+        parameters = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if self.max_norm is not None:
+            clip_grads_with_norm_(parameters, self.max_norm, norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         logger.log_metrics({"diagnostics/gradient_norm": norm.item()})

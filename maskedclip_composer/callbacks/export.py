@@ -35,7 +35,7 @@ class EncoderExport(Callback):
         if dist.get_global_rank() != 0:
             return
         image_size = encoder.grid[0] * encoder.patch_size
-        vit = build_vit(self.name, image_size, encoder.patch_size)
+        vit = build_vit(self.name, image_size, encoder.patch_size, len(encoder.vit.blocks))
         vit.load_state_dict(full)
         save_encoder(
             self.path,

@@ -66,6 +66,14 @@ class PretrainNet(nn.Module):
             self.teacher.eval()
         return self
 
+    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
+        """Name the modules that FSDP shards as units: all that own parameters, so that `net` itself owns none.
+
+        Composer 0.32.1 asks the ComposerModel's child, not the ComposerModel.
+        """
+        units = (Block, ImageEncoder, Transformer, TextEncoder, Objective)
+        return isinstance(module, units) or type(module).__name__ == "BertLayer"
+
 
 class MaskedCLIP(ComposerModel):
     """Every recipe's ComposerModel; which objectives `net` has makes the difference.
@@ -95,8 +103,3 @@ class MaskedCLIP(ComposerModel):
                 losses[name] = objective.loss(**outputs[name])
                 terms.append(objective.weight * losses[name])
         return {"total": torch.stack(terms).sum(), **losses}
-
-    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
-        """Name the modules that FSDP shards as units: all that own parameters, so that `net` itself owns none."""
-        units = (Block, ImageEncoder, Transformer, TextEncoder, Objective)
-        return isinstance(module, units) or type(module).__name__ == "BertLayer"

@@ -1,11 +1,13 @@
 """The text encoder E_T: any encoder of transformers, pooled by its attention mask."""
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -69,14 +71,16 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(settings, name):
                 setattr(settings, name, config.dropout)
+        # A pooler's output is not used here, so it would never receive a gradient.
+        model_class = MODEL_MAPPING[type(settings)]
+        has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+        without_pooler = {"add_pooling_layer": False} if has_pooler else {}
         if config.pretrained:
-            encoder = AutoModel.from_pretrained(config.name, config=settings)
+            encoder = AutoModel.from_pretrained(config.name, config=settings, **without_pooler)
         else:
-            encoder = AutoModel.from_config(settings)
-    except (OSError, ValueError) as error:
+            encoder = AutoModel.from_config(settings, **without_pooler)
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_cannot_load(config.name, error)) from error
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # its output is not used, so it would never receive a gradient
     return TextEncoder(encoder, list(config.layers))
 
 
@@ -88,7 +92,7 @@ def load_tokenizer(config: TextEncoderConfig) -> PreTrainedTokenizerBase:
     """
     try:
         return AutoTokenizer.from_pretrained(config.name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(_cannot_load(config.name, error)) from error
 
 

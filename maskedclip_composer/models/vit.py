@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ class ImageEncoderConfig:
         name: A timm VisionTransformer with class token, for example vit_tiny_patch16_224; the size in the name is
             overridden by `data.image_size`.
         patch_size: Side of a patch in pixels; null takes the model's own.
+        depth: Number of blocks, for models smaller than timm names; null takes the model's own.
         pretrained: Start from timm's weights for `name` (they are fetched by timm), otherwise from MAE's
             initialisation with fixed sine-cosine positions.
         attention: auto, xformers, sdpa or explicit (`models/attention.py`).
@@ -33,8 +35,20 @@ class ImageEncoderConfig:
 
     name: str = "vit_large_patch16_224"
     patch_size: int | None = None
+    depth: int | None = None
     pretrained: bool = False
     attention: AttentionBackend = "auto"
+
+    def __post_init__(self):
+        for key in ("patch_size", "depth"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"image_encoder.{key}={value} is not positive.\nLeave it out for the model's own.")
+        if self.pretrained and self.depth is not None:
+            raise UserError(
+                f"image_encoder.depth={self.depth} does not fit image_encoder.pretrained=true: the weights of "
+                f"{self.name} have its own depth.\nRemove one of the two."
+            )
 
 
 class ImageEncoder(nn.Module):
@@ -81,7 +95,7 @@ def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEnc
     Raises:
         UserError: The model is unknown, is no ViT with a class token, or does not fit the image size.
     """
-    vit = build_vit(config.name, image_size, config.patch_size, pretrained=config.pretrained)
+    vit = build_vit(config.name, image_size, config.patch_size, config.depth, pretrained=config.pretrained)
     use_backend(vit, config.attention)
     if not config.pretrained:
         initialise(vit)
@@ -93,26 +107,43 @@ def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEnc
     return ImageEncoder(vit)
 
 
-def build_vit(name: str, image_size: int, patch_size: int | None, *, pretrained: bool = False) -> VisionTransformer:
-    """Create a timm ViT without a head, with `SelfAttention` in its blocks."""
+def build_vit(
+    name: str, image_size: int, patch_size: int | None = None, depth: int | None = None, *, pretrained: bool = False
+) -> VisionTransformer:
+    """Create a timm ViT without a head, with `SelfAttention` in its blocks.
+
+    Raises:
+        UserError: As in `build_image_encoder`.
+    """
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=3, cutoff=0.3)
         raise UserError(
             f"image_encoder.name={name} is no timm model.\n"
             f"Close names: {', '.join(close)}; all: timm.list_models('vit*')."
         )
-    with torch.device("meta"):  # the architecture alone, to check it before weights are made or fetched
-        probe = timm.create_model(name)
-    if not isinstance(probe, VisionTransformer) or probe.num_prefix_tokens != 1 or probe.no_embed_class:
+    try:
+        with torch.device("meta"):  # the architecture alone, to check it before weights are made or fetched
+            probe = timm.create_model(name)
+    except RuntimeError as error:  # a known model, but not the tag after its dot
+        raise UserError(
+            f"image_encoder.name={name}: {error}\nSee timm.list_pretrained('{name.split('.')[0]}*')."
+        ) from error
+    if (
+        not isinstance(probe, VisionTransformer)
+        or (probe.cls_token is None or probe.num_prefix_tokens != 1 or probe.no_embed_class)
+        or type(probe.patch_embed) is not PatchEmbed  # behind a convolutional stem, visible patches see removed ones
+        or not hasattr(probe.blocks[0], "attn")
+        or isinstance(probe.norm, nn.Identity)  # timm then normalises after pooling: tokens would stay as they are
+    ):
         raise UserError(
             f"image_encoder.name={name} is no ViT with a class token and its position, which the decoders rely on.\n"
             "Use a plain ViT such as vit_base_patch16_224."
         )
-    patch = patch_size or probe.patch_embed.patch_size[0]
+    patch = patch_size or int(probe.patch_embed.patch_size[0])
     if image_size % patch:
         raise UserError(
             f"data.image_size={image_size} is not divisible by the patch size {patch} of image_encoder.name={name}.\n"
-            f"Use {image_size // patch * patch} or {(image_size // patch + 1) * patch}, or set "
+            f"Use {max(1, image_size // patch) * patch} or {(image_size // patch + 1) * patch}, or set "
             "image_encoder.patch_size."
         )
     try:
@@ -122,6 +153,7 @@ def build_vit(name: str, image_size: int, patch_size: int | None, *, pretrained:
             num_classes=0,
             img_size=image_size,
             patch_size=patch,
+            depth=depth or len(probe.blocks),
             attn_layer=SelfAttention,
             dynamic_img_size=False,  # positions belong to this size: one path, and timm's own parameter shapes
         )

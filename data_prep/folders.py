@@ -1,0 +1,82 @@
+"""Find photographs below a folder, in spite of mirrors that change case, add dots or leave litter."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from maskedclip_composer.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".webp"})
+_LITTER = frozenset({"thumbs.db", "desktop.ini"})
+
+
+def require_folder(path: Path, role: str) -> Path:
+    """Return `path` with links resolved; `role` names it in the UserError that is raised where it is no folder."""
+    if not path.is_dir():
+        raise UserError(f"{role} {path}: {'is not a folder' if path.exists() else 'no such folder'}")
+    return path.resolve()
+
+
+def walk_images(root: Path) -> list[str]:
+    """List the photographs below `root`, sorted, as paths relative to it with forward slashes.
+
+    System litter (Thumbs.db, desktop.ini, names that start with a dot such as .DS_Store and ._x.jpg) is passed over.
+    """
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(folder, name).relative_to(root).as_posix()
+            for name in files
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and name.lower() not in _LITTER
+        ]
+    return sorted(found)
+
+
+def path_below(root: Path, image: str) -> str:
+    """Return `image` relative to the resolved folder `root`, with forward slashes; it need not exist.
+
+    Raises:
+        UserError: It lies outside `root`, by `..`, as an absolute path or through a link.
+    """
+    # Sheets made on Windows separate folders with backslashes (DeepDRiD).
+    path = os.path.normpath(os.path.join(root, image.replace("\\", "/")))
+    parent = _real_folder(os.path.dirname(path))
+    real = os.path.join(parent, os.path.basename(path))
+    if os.path.islink(real):
+        real = os.path.realpath(real)
+    if not Path(real).is_relative_to(root):
+        raise UserError(
+            f"image {image!r} lies outside the image root {root} (it leads to {real}); give a root above all images"
+        )
+    # An absolute path may name the root through a link: then only the resolved form is below it.
+    return os.path.relpath(path if Path(path).is_relative_to(root) else real, root).replace(os.sep, "/")
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
+class ImageLookup:
+    """Photographs of one folder by name, blind to case and to the suffix (`a.jpg` finds `A.JPG` and `a..JPG`)."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        names = sorted((entry for entry in walk_images(folder) if "/" not in entry), reverse=True)
+        self._names = {_stem(name): name for name in names} | {name.lower(): name for name in names}
+        self._prefix = folder.relative_to(root).as_posix()
+
+    def find(self, name: str) -> str | None:
+        """Return the path below the root of the photograph called `name` (suffix optional), or None."""
+        found = self._names.get(name.lower()) or self._names.get(_stem(name))
+        return found and (found if self._prefix == "." else f"{self._prefix}/{found}")
+
+
+def _stem(name: str) -> str:
+    path = Path(name)
+    return (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).rstrip(".").lower()
+
+
+def find_first(root: Path, candidates: tuple[str, ...]) -> Path | None:
+    """Return the first match below `root` of the glob patterns, tried in order, or None."""
+    return next((path for pattern in candidates for path in sorted(root.glob(pattern))), None)

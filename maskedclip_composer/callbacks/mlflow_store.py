@@ -1,0 +1,87 @@
+"""Open an MLflow store without its side effects on the process and the working directory."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+# What creating or migrating a database says, about fifty lines at level INFO; two migrations log under names of
+# their own and set their own level, so that only a filter silences them (mlflow 2.22).
+CHATTER = (
+    "alembic.runtime.migration",
+    "mlflow.store.db.utils",
+    "89d4b8295536_create_latest_metrics_table_py",
+    "2b4d017a5e9b_add_model_registry_tables_to_db_py",
+)
+RETRIES = "urllib3.connectionpool"  # a line per attempt while a server is down
+
+
+def default_tracking_uri(output: Path) -> str:
+    """Return the environment's MLFLOW_TRACKING_URI, else the database in `output`, whose folder is created."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    output.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{output.resolve() / 'mlflow.db'}"
+
+
+def open_client(tracking_uri: str) -> MlflowClient:
+    """Return a client of a server or a database; a database is created or migrated when need be.
+
+    Raises:
+        mlflow.exceptions.MlflowException: The store cannot be opened; SQLAlchemy's own errors for a database.
+    """
+    for name in CHATTER:
+        logging.getLogger(name).addFilter(_is_warning)
+    logging.getLogger(RETRIES).addFilter(_is_not_mlflow)
+    with _kept_root_logger(), _no_stray_folder(Path("mlruns")):
+        return MlflowClient(tracking_uri)
+
+
+def log_artifact(client: MlflowClient, run_id: str, path: Path, folder: str | None = None) -> None:
+    """Store a local file with a run; `folder` is a folder of the run's artifacts.
+
+    MlflowClient 2.22 sends files that a server is to store to the process-wide tracking URI instead of its own.
+    """
+    place = client.get_run(run_id).info.artifact_uri or ""
+    if place.startswith("mlflow-artifacts:"):
+        address = MlflowArtifactsRepository.resolve_uri(place, client.tracking_uri)
+        HttpArtifactRepository(address).log_artifact(str(path), folder)
+    else:
+        client.log_artifact(run_id, str(path), folder)
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+def _is_not_mlflow(record: logging.LogRecord) -> bool:
+    return "/api/2.0/mlflow" not in record.getMessage()
+
+
+@contextmanager
+def _kept_root_logger() -> Iterator[None]:
+    """Undo what a migration does: it reads a logging configuration that replaces the root logger's handlers."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@contextmanager
+def _no_stray_folder(folder: Path) -> Iterator[None]:
+    """Remove the empty folder that MLflow makes in the working directory even when no artifact goes there."""
+    existed = folder.exists()
+    try:
+        yield
+    finally:
+        if not existed:
+            with suppress(OSError):  # absent, or somebody has put something into it
+                folder.rmdir()

@@ -1,0 +1,145 @@
+"""Which config, code, packages and data a run was made with."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer.callbacks import CheckpointSaver
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+from omegaconf import OmegaConf
+
+from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.callbacks.redaction import redact
+from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
+
+PACKAGES = [
+    "maskedclip-composer",
+    "mosaicml",
+    "mosaicml-streaming",
+    "torch",
+    "torchvision",
+    "xformers",
+    "timm",
+    "transformers",
+    "mlflow",
+    "numpy",
+]
+
+
+class RunRecord(Callback):
+    """Record the resolved config, the code's version, package versions, the data manifest and the newest checkpoint.
+
+    Written to `config.yaml`, `data_manifest.json` and `provenance.json` of the run folder and sent to MLflow as files,
+    parameters and tags; without credentials. It happens at the first step, when Composer has accepted the run folder.
+
+    Args:
+        run_folder: The run's folder.
+        resolved_config: Nested dicts and lists.
+        manifest: What the data are, as JSON.
+        tracker: Takes files and tags; None when MLflow is off.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_folder: Path,
+        resolved_config: dict[str, Any],
+        manifest: dict[str, Any],
+        tracker: FaultTolerantMLFlowLogger | None,
+    ):
+        self.run_folder = run_folder
+        self.config = redact(resolved_config)
+        self.manifest = redact(manifest)
+        self.tracker = tracker
+        self._is_written = dist.get_global_rank() != 0
+        self._checkpoint: str | None = None
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Write the record at the first step, and note a checkpoint that the last step has left."""
+        if not self._is_written:
+            self._write(logger)
+            self._is_written = True
+        self._note_checkpoint(state)
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        """Note the last checkpoint."""
+        self._note_checkpoint(state)
+
+    def _write(self, logger: Logger) -> None:
+        provenance = git_state(Path(__file__).parent) | {"versions": package_versions(), "device": device_name()}
+        for name, text in {
+            "config.yaml": OmegaConf.to_yaml(OmegaConf.create(self.config)),
+            "data_manifest.json": json.dumps(self.manifest, indent=2),
+            "provenance.json": json.dumps(provenance, indent=2),
+        }.items():
+            write_whole(self.run_folder / name, text)
+            if self.tracker is not None:
+                self.tracker.log_artifact(self.run_folder / name)
+        logger.log_hyperparameters(flatten(self.config) | flatten(provenance))
+        if self.tracker is not None:
+            # MLflow's own tags: its pages show the commit beside the source.
+            source = {"mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
+            commit = {"mlflow.source.git.commit": str(provenance["git_commit"])} if provenance["git_commit"] else {}
+            self.tracker.set_tags(source | commit)
+
+    def _note_checkpoint(self, state: State) -> None:
+        """Name the newest checkpoint in the tag `checkpoint/latest`; the saver runs after all other callbacks."""
+        saved = [
+            name for saver in state.callbacks if isinstance(saver, CheckpointSaver) for name in saver.saved_checkpoints
+        ]
+        if self.tracker is not None and saved and saved[-1] != self._checkpoint:
+            self._checkpoint = saved[-1]
+            path = Path(saved[-1]).absolute()
+            # A sharded checkpoint is a folder; the saver names this rank's file in it.
+            path = path.parent if path.suffix == ".distcp" else path
+            self.tracker.set_tags({"checkpoint/latest": str(path)})
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return `{"a": {"b": 1}}` as `{"a.b": "1"}`; lists and empty mappings as JSON."""
+    flat: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def git_state(folder: Path) -> dict[str, str | bool | None]:
+    """Return `git_commit` and `git_dirty` of the checkout that `folder` is tracked in; None where there is none."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+    try:
+        # An installed package may lie inside somebody else's repository.
+        git("ls-files", "--error-unmatch", ".")
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+
+
+def package_versions() -> dict[str, str]:
+    """Return Python's version and that of each package that decides results."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+def device_name() -> str:
+    """Return the first device's name with the number of processes."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {platform.machine()}"
+    return f"{dist.get_world_size()} x {name}"

@@ -1,0 +1,114 @@
+"""Where the training images come from and how one view of each is drawn."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from maskedclip_composer.errors import UserError
+
+CACHE_ROOT = Path("~/.cache/maskedclip_composer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """One set of MDS shards.
+
+    A `remote` without a scheme (or with `file://`) is a folder and is read in place, unless `local` names another
+    folder to copy its shards to. A URL (`s3://`, `gs://`, `azure://`, `oci://`, ...) is cached in `local`, or in
+    `~/.cache/maskedclip_composer/<hash of the URL>`. Two runs on one machine cannot share a cache.
+    """
+
+    remote: str | None = None
+    local: str | None = None
+    batch_size: int  # images per step over all ranks
+    split: str | None = None  # subfolder of `remote` and `local`
+
+    def location(self) -> tuple[str | None, str]:
+        """Return (source to copy shards from or None, folder they are read from), both without the split."""
+        if self.remote is None:
+            assert self.local is not None  # DataConfig refuses a stream that has neither
+            return None, str(Path(self.local).expanduser())
+        source = self.remote.removeprefix("file://")
+        if "://" in source:
+            digest = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+            return source, str(Path(self.local or CACHE_ROOT / digest).expanduser())
+        source = str(Path(source).expanduser())
+        if self.local is None or Path(self.local).expanduser().resolve() == Path(source).resolve():
+            return None, source
+        return source, str(Path(self.local).expanduser())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The paired and the unpaired stream, and the augmentation that both share.
+
+    An epoch is one pass over the stream with more steps; the other is shuffled anew and cycled.
+    """
+
+    paired: StreamConfig | None = None
+    unpaired: StreamConfig | None = None
+    image_size: int = 224  # pixels
+    min_crop: float = 0.2  # smallest area of a random crop, as a share of the image
+    flip: float = 0.5  # probability of a left-right flip
+    # category: pairs whose drawn texts have the same category are positives; unique: every image only of itself.
+    label: Literal["category", "unique"] = "category"
+    max_tokens: int = 77  # longer texts are cut
+    num_workers: int = 8  # loader processes per rank
+    cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first
+    shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
+    download_retry: int = 2  # how often a shard that did not arrive intact is fetched again
+    download_timeout: float = 60.0  # seconds for one file
+
+    def streams(self) -> dict[Literal["paired", "unpaired"], StreamConfig]:
+        """Return the streams that are present, paired first."""
+        present: dict[Literal["paired", "unpaired"], StreamConfig] = {}
+        if self.paired is not None:
+            present["paired"] = self.paired
+        if self.unpaired is not None:
+            present["unpaired"] = self.unpaired
+        return present
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        if not self.streams():
+            raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
+        for name, stream in self.streams().items():
+            if stream.remote is None and stream.local is None:
+                raise UserError(
+                    f"data.{name}: neither remote nor local is given; set data.{name}.remote=<folder or URL>"
+                )
+            if stream.batch_size <= 0:
+                raise UserError(
+                    f"data.{name}.batch_size = {stream.batch_size}: must be positive; "
+                    f"to train without this stream leave data.{name} out"
+                )
+            if self.cache_limit is not None and stream.location()[0] is None:
+                raise UserError(
+                    f"data.cache_limit = {self.cache_limit}: data.{name} is read in place from {stream.location()[1]} "
+                    f"and a limit would delete its shards; remove data.cache_limit or set data.{name}.local to a cache"
+                )
+        folders = [(Path(stream.location()[1]).resolve(), stream.split or "") for stream in self.streams().values()]
+        if len(set(folders)) < len(folders):
+            raise UserError(
+                f"data.unpaired: the same folder as data.paired ({folders[0][0]}); leave data.unpaired out, "
+                "because paired images take part in the objectives without text anyway"
+            )
+
+
+def _check_numbers(config: DataConfig) -> None:
+    """Raise UserError at the first key whose value is outside its range."""
+    rules = (
+        ("image_size", config.image_size > 0, "a positive number of pixels"),
+        ("min_crop", 0 < config.min_crop <= 1, "above 0 and at most 1, a share of the image's area"),
+        ("flip", 0 <= config.flip <= 1, "a probability, 0 to 1"),
+        ("label", config.label in ("category", "unique"), "category or unique"),
+        ("max_tokens", config.max_tokens >= 3, "at least 3: a start, one word piece and an end"),
+        ("num_workers", config.num_workers >= 0, "0 (load in the training process) or more"),
+        ("shuffle_block_size", config.shuffle_block_size > 0, "a positive number of samples"),
+        ("download_retry", config.download_retry >= 0, "0 or more"),
+        ("download_timeout", config.download_timeout > 0, "a positive number of seconds"),
+    )
+    for key, holds, remedy in rules:
+        if not holds:
+            raise UserError(f"data.{key} = {getattr(config, key)}: must be {remedy}")

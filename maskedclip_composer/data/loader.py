@@ -1,0 +1,166 @@
+"""From a DataConfig to the loader that Composer trains from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from composer.core import DataSpec
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.streams import open_streams
+from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
+from maskedclip_composer.data.transforms import decode, random_view
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.types import Batch
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+# Seconds a step may wait for its batch. Failures are reported long before; this ends a loader process that is stuck in
+# the operating system. Generous, because the first step from a cold cache may need a shard for every image.
+_WORKER_TIMEOUT = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, ready to be stacked."""
+
+    image: Tensor  # [3, size, size] uint8
+    noise: Tensor  # [patches] float32
+    sample_id: int
+    text: DrawnText | None
+
+
+class SampleTransform:
+    """Turns a record into a `Sample`; every draw comes from the generator of this access."""
+
+    def __init__(self, config: DataConfig, sampler: TextSampler | None, num_patches: int) -> None:
+        self._config = config
+        self._sampler = sampler
+        self._num_patches = num_patches
+
+    def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
+        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
+        name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
+        image = random_view(
+            decode(record["image"], name=name),
+            self._config.image_size,
+            min_crop=self._config.min_crop,
+            flip=self._config.flip,
+            rng=rng,
+        )
+        noise = torch.from_numpy(rng.random(self._num_patches, dtype=np.float32))
+        text = self._sampler(record, sample_id, rng, name=name) if self._sampler and stream == "paired" else None
+        return Sample(image=image, noise=noise, sample_id=sample_id, text=text)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks the samples of a device batch into a `Batch`."""
+
+    max_tokens: int
+    pad_id: int
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Split the samples into the paired and the unpaired part; a part without samples is absent."""
+        batch: dict[str, dict[str, Tensor]] = {}
+        texts = [sample.text for sample in samples if sample.text is not None]
+        if texts:
+            batch["paired"] = _stack([sample for sample in samples if sample.text is not None])
+            batch["paired"] |= collate_texts(texts, max_tokens=self.max_tokens, pad_id=self.pad_id)
+        unpaired = [sample for sample in samples if sample.text is None]
+        if unpaired:
+            batch["unpaired"] = _stack(unpaired)
+        return cast(Batch, batch)
+
+
+def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    return {
+        "image": torch.stack([sample.image for sample in samples]),
+        "noise": torch.stack([sample.noise for sample in samples]),
+        "sample_id": torch.tensor([sample.sample_id for sample in samples]),
+    }
+
+
+def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
+    """Count the images of both parts. Composer adds them up over the ranks and resumes at that position."""
+    return sum(len(part["image"]) for part in batch.values())
+
+
+def refuse_to_split(batch: Batch, microbatch_size: int | float) -> list[Batch]:
+    """Return the whole batch, or raise UserError where Composer asks for a smaller microbatch."""
+    device_batch = num_samples_in_batch(batch)
+    if microbatch_size < device_batch:
+        raise UserError(
+            f"trainer.device_train_microbatch_size = {microbatch_size}: a microbatch smaller than the device batch "
+            f"({device_batch} images) has fewer negatives and so another contrastive loss; "
+            f"remove the key or set it to {device_batch}"
+        )
+    return [batch]
+
+
+def build_loader(
+    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", num_patches: int, seed: int
+) -> DataSpec:
+    """Build the training loader of this rank. Opens the streams and checks them before the first batch.
+
+    Args:
+        config: The streams and their augmentation.
+        tokenizer: The text encoder's; None only where there is no paired stream.
+        num_patches: Patches per image, the length of the mask noise.
+        seed: Of the order, the augmentation, the text draws and the mask noise. A resumed run keeps its first seed.
+
+    Returns:
+        A DataSpec of a torch DataLoader that yields `Batch`; its length is the number of steps in an epoch.
+
+    Raises:
+        UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
+    """
+    sampler, pad_id = None, 0
+    if config.paired is not None:
+        if tokenizer is None:
+            raise ValueError("a paired stream needs a tokenizer")
+        if config.max_tokens > tokenizer.model_max_length:
+            raise UserError(
+                f"data.max_tokens = {config.max_tokens}: the text encoder reads at most {tokenizer.model_max_length} "
+                f"tokens; set data.max_tokens={tokenizer.model_max_length} or less"
+            )
+        sampler = TextSampler(tokenizer, label=config.label, max_tokens=config.max_tokens)
+        pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
+    transform = SampleTransform(config, sampler, num_patches)
+    dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=dataset.batch_size,
+        num_workers=config.num_workers,
+        collate_fn=Collate(config.max_tokens, cast(int, pad_id)),
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=config.num_workers > 0,
+        timeout=_WORKER_TIMEOUT if config.num_workers else 0,
+    )
+    return DataSpec(
+        loader,
+        num_samples=dataset.steps * dataset.global_batch,
+        split_batch=cast(Any, refuse_to_split),
+        get_num_samples_in_batch=cast(Any, num_samples_in_batch),
+    )
+
+
+def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
+    """Describe the data of a run for its log: per stream samples, shards, bytes, index.json's sha256 and path."""
+    return {
+        stream.name: {
+            "path": stream.source,
+            "samples": stream.index.samples,
+            "shards": stream.index.shards,
+            "bytes": stream.index.bytes,
+            "sha256": stream.index.sha256,
+        }
+        for stream in open_streams(config)
+    }

@@ -1,0 +1,110 @@
+"""Decode a photograph and cut one view of it, in uint8; the model normalises."""
+
+import io
+import math
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from maskedclip_composer.errors import UserError
+
+_JPEG_START = b"\xff\xd8\xff"
+_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))  # torchvision's RandomResizedCrop default
+_EVAL_RESIZE = 256 / 224
+
+
+def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height width 3"]:
+    """Decode an encoded photograph to RGB, bit by bit as PIL does, JPEG at about half of PIL's cost.
+
+    Args:
+        data: A JPEG, PNG or any other file that PIL opens with 8 bits per channel.
+        name: What the error message calls the image.
+
+    Raises:
+        UserError: The bytes are no such image, or are cut short.
+    """
+    try:
+        if data.startswith(_JPEG_START):
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{name}: cannot be decoded ({error}); open the original in a viewer, remove or replace it, "
+            "and prepare the set again"
+        ) from error
+
+
+def crop_box(height: int, width: int, min_area: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width) as torchvision's `RandomResizedCrop.get_params` does, from `rng`.
+
+    The area is uniform in [min_area, 1] of the image, the aspect ratio log-uniform in [3/4, 4/3].
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(min_area, 1.0)
+        ratio = math.exp(rng.uniform(*_LOG_RATIO))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(height - crop_height + 1))
+            left = int(rng.integers(width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    # The image is too elongated for ten draws: the largest centre crop within the ratios, as torchvision falls back.
+    ratio = min(max(width / height, math.exp(_LOG_RATIO[0])), math.exp(_LOG_RATIO[1]))
+    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def resize(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) -> UInt8[Tensor, "3 out_h out_w"]:
+    """Resize by antialiased bicubic interpolation in uint8.
+
+    Equal to PIL's BICUBIC within one grey level, but for about one pixel in 100,000 of strong contrast that differs by
+    two: both round after each of the two passes, torch with 16-bit weights.
+    """
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)[0]
+
+
+def random_view(
+    image: UInt8[np.ndarray, "height width 3"],
+    size: int,
+    *,
+    min_crop: float,
+    flip: float,
+    rng: np.random.Generator,
+) -> UInt8[Tensor, "3 size size"]:
+    """Cut a random crop of at least `min_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng)
+    crop = image[top : top + height, left : left + width]
+    if rng.random() < flip:
+        crop = crop[:, ::-1]
+    return resize(crop, size, size).contiguous()
+
+
+def eval_transform(
+    image: bytes | UInt8[np.ndarray, "height width 3"], size: int, *, name: str = "image"
+) -> UInt8[Tensor, "3 size size"]:
+    """Resize the short side to `size` * 256 / 224 and cut the centre: the view of evaluation and prediction.
+
+    Args:
+        image: An encoded photograph, or RGB pixels in uint8.
+        size: Side of the result in pixels.
+        name: What the error message calls the image.
+
+    Raises:
+        UserError: The photograph cannot be decoded.
+    """
+    pixels = decode(image, name=name) if isinstance(image, bytes) else image
+    height, width = pixels.shape[:2]
+    short = round(size * _EVAL_RESIZE)
+    scaled_height = short if height <= width else int(short * height / width)
+    scaled_width = short if width <= height else int(short * width / height)
+    scaled = resize(pixels, scaled_height, scaled_width)
+    top, left = round((scaled_height - size) / 2), round((scaled_width - size) / 2)
+    return scaled[:, top : top + size, left : left + size].contiguous()

@@ -1,0 +1,136 @@
+import math
+
+import pytest
+import torch
+from composer.core import Event, State
+from composer.devices import DeviceCPU
+from composer.loggers import InMemoryLogger, Logger
+from torch import nn
+
+from maskedclip_composer.algorithms.clip_gradients import ClipGradients
+from maskedclip_composer.algorithms.ema_teacher import EMATeacher, unwrap, update_teacher
+from maskedclip_composer.models.pretrain import MaskedCLIP
+from tests import tiny
+from tests.composer_run import fit
+
+STEPS, MOMENTUM = 4, 0.9
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Train a few steps, the logit scale pushed beyond its limit at the start."""
+    net = tiny.net("maskedclip")
+    with torch.no_grad():
+        net.objectives["lg_clip"].log_logit_scale.fill_(math.log(100) + 0.5)
+    batches = [tiny.batch(4, 4, seed=seed) for seed in range(STEPS)]
+    return fit(net, batches, momentum=MOMENTUM, max_grad_norm=0.5, lr=1e-2)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
+def test_the_teacher_is_the_closed_form_of_the_students_history(momentum):
+    teacher, student = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    first = [p.detach().clone() for p in teacher.parameters()]
+    history = []
+    for _ in range(7):
+        with torch.no_grad():
+            for p in student.parameters():
+                p.add_(torch.randn_like(p))
+        history.append([p.detach().clone() for p in student.parameters()])
+        update_teacher(teacher, student, momentum)
+    for index, parameter in enumerate(teacher.parameters()):
+        expected = momentum**7 * first[index]
+        expected = expected + sum((1 - momentum) * momentum ** (7 - k) * history[k - 1][index] for k in range(1, 8))
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-12, rtol=1e-12)
+
+
+def test_parameters_that_differ_in_shape_or_number_are_refused():
+    with pytest.raises(RuntimeError, match="not sharded alike"):
+        update_teacher(nn.Linear(3, 2), nn.Linear(2, 3), 0.9)
+    with pytest.raises(RuntimeError, match="not sharded alike"):
+        update_teacher(nn.Linear(3, 2), nn.Linear(3, 2, bias=False), 0.9)
+
+
+def test_in_training_the_teacher_follows_the_students_branch_from_its_first_step(run):
+    _, record, _ = run
+    assert len(record.parameters) == STEPS + 1
+    names = [name for name in record.parameters[0] if name.startswith("net.teacher.")]
+    students = [name.replace("net.teacher.", "net.branch.") for name in names]
+    for name, student in zip(names, students, strict=True):
+        assert torch.equal(record.parameters[0][name], record.parameters[0][student])
+        expected = record.parameters[0][name]
+        for after_step in record.parameters[1:]:
+            expected = MOMENTUM * expected + (1 - MOMENTUM) * after_step[student]
+            torch.testing.assert_close(after_step[name], expected, atol=1e-6, rtol=1e-5)
+    moved = [name for name in names if not torch.equal(record.parameters[0][name], record.parameters[-1][name])]
+    assert set(names) - set(moved) == {"net.teacher.image_encoder.vit.pos_embed"}
+
+
+def test_the_teacher_stays_out_of_the_optimiser_and_out_of_training_mode(run):
+    trainer, _, _ = run
+    teacher = {id(p) for p in unwrap(trainer.state.model).net.teacher.parameters()}
+    optimised = {id(p) for group in trainer.state.optimizers[0].param_groups for p in group["params"]}
+    assert teacher
+    assert not teacher & optimised
+    assert trainer.state.model.training
+    assert not unwrap(trainer.state.model).net.teacher.training
+
+
+def test_the_logit_scale_stays_within_its_limits(run):
+    _, record, _ = run
+    scales = [step["net.objectives.lg_clip.log_logit_scale"].item() for step in record.parameters]
+    assert scales[0] == pytest.approx(math.log(100) + 0.5)
+    assert max(scales[1:]) <= math.log(100) + 1e-6
+    assert min(scales[1:]) > 0
+
+
+def test_the_logit_scale_does_not_fall_below_one():
+    net = tiny.net("clip")
+    with torch.no_grad():
+        net.objectives["lg_clip"].log_logit_scale.fill_(-1.0)
+    _, record, _ = fit(net, [tiny.batch(4, 0)])
+    assert record.parameters[-1]["net.objectives.lg_clip.log_logit_scale"].item() == 0
+
+
+def test_the_norm_of_each_step_is_logged(run):
+    _, _, metrics = run
+    norms = [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]]
+    assert len(norms) == STEPS
+    assert all(math.isfinite(norm) and norm > 0 for norm in norms)
+
+
+def test_losses_are_logged_by_name(run):
+    _, record, metrics = run
+    for name in ("total", "mim", "lg_clip", "mfd"):
+        logged = [float(value) for _, value in metrics.data[f"loss/train/{name}"]]
+        assert logged == pytest.approx([step[name] for step in record.losses])
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 5.0, None])
+def test_gradients_are_scaled_to_the_norm_and_the_norm_before_is_logged(max_norm, batch):
+    model = MaskedCLIP(tiny.net("maskedclip"))
+    model.loss(model(batch), batch)["total"].backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    norm = torch.cat([g.flatten() for g in before.values()]).norm().item()
+    state, metrics = State(model, 0, "none", DeviceCPU()), InMemoryLogger()
+    algorithm = ClipGradients(max_norm)
+    assert algorithm.match(Event.AFTER_TRAIN_BATCH, state)
+    logger = Logger(state, destinations=[metrics])
+    metrics.init(state, logger)
+    algorithm.apply(Event.AFTER_TRAIN_BATCH, state, logger)
+    assert float(metrics.data["diagnostics/gradient_norm"][0][1]) == pytest.approx(norm, rel=1e-5)
+    factor = 1 if max_norm is None else min(1, max_norm / norm)
+    for name, parameter in model.named_parameters():
+        if name in before:
+            torch.testing.assert_close(parameter.grad, before[name] * factor, atol=1e-7, rtol=1e-4)
+
+
+def test_a_network_without_a_teacher_is_a_programming_error():
+    state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU())
+    with pytest.raises(RuntimeError, match="built with a teacher"):
+        EMATeacher(0.9).apply(Event.BATCH_END, state, Logger(state))
+
+
+def test_algorithms_act_once_for_each_optimiser_step():
+    state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU())
+    assert [event for event in Event if EMATeacher(0.9).match(event, state)] == [Event.BATCH_END]
+    assert [event for event in Event if ClipGradients(1.0).match(event, state)] == [Event.AFTER_TRAIN_BATCH]

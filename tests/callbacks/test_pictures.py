@@ -1,0 +1,126 @@
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from composer.core import Time, Timestamp
+from PIL import Image
+
+from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.pictures import draw, is_due, reconstruct, unpatchify
+from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
+from maskedclip_composer.objectives.mim import patchify
+from tests.callbacks.tiny import TinyModel, make_trainer, run
+
+PATCH, SIDE = 8, 4
+SIZE = PATCH * SIDE
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
+    return (images.float() / 255 - mean) / std
+
+
+def as_bytes(images: torch.Tensor) -> torch.Tensor:
+    return (images * 255).round().to(torch.uint8)
+
+
+def patch(images: torch.Tensor, image: int, index: int) -> torch.Tensor:
+    top, left = index // SIDE * PATCH, index % SIDE * PATCH
+    return images[image, :, top : top + PATCH, left : left + PATCH]
+
+
+@pytest.mark.parametrize("target_norm", ["none", "patch"])
+def test_visible_patches_are_the_input_and_removed_ones_the_prediction(images, target_norm):
+    truth = torch.randint(0, 256, images.shape, dtype=torch.uint8)  # what the model "predicts"
+    mask = (torch.arange(SIDE**2) % 3 != 0).float().expand(2, -1)
+    target, prediction = patchify(normalise(images), PATCH), patchify(normalise(truth), PATCH)
+    if target_norm == "patch":
+        mean, std = target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        target, prediction = (target - mean) / std, (prediction - mean) / std
+
+    masked, reconstruction = (as_bytes(view) for view in reconstruct(images, prediction, target, mask))
+    for image in range(2):
+        for index in range(SIDE**2):
+            removed = mask[image, index] == 1
+            assert torch.equal(patch(reconstruction, image, index), patch(truth if removed else images, image, index))
+            grey = torch.full((3, PATCH, PATCH), 128, dtype=torch.uint8)
+            assert torch.equal(patch(masked, image, index), grey if removed else patch(images, image, index))
+
+
+def test_predictions_out_of_range_are_clipped(images):
+    target = patchify(normalise(images), PATCH)
+    _, reconstruction = reconstruct(images, target * 100, target, torch.ones(2, SIDE**2))
+    assert reconstruction.min() == 0
+    assert reconstruction.max() == 1
+
+
+def test_unpatchify_inverts_patchify(images):
+    assert torch.equal(unpatchify(patchify(images, PATCH), PATCH, SIZE), images)
+
+
+def test_the_heat_map_shows_each_patch_at_its_place(images):
+    target = torch.randn(1, SIDE**2, 6)
+    prediction = -target
+    prediction[0, 1] = target[0, 1]  # row 0, column 1 agrees, the others are opposite
+    outputs = {"mfd": {"prediction": prediction, "target": target}}
+    png = draw(torch.zeros_like(images[:1]), outputs, rows=["paired 0"], title="t")
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    yellow = np.abs(pixels - np.array([0.65 * 253, 0.65 * 231, 0.65 * 37])).max(axis=-1) < 6
+    purple = np.abs(pixels - np.array([0.65 * 68, 0.65 * 1, 0.65 * 84])).max(axis=-1) < 6
+    rows, columns = np.nonzero(purple | yellow)
+    top, left, side = rows.min(), columns.min(), (np.ptp(rows) + 1) / SIDE
+    rows, columns = np.nonzero(yellow)
+    assert (np.median(rows) - top) // side == 0
+    assert (np.median(columns) - left) // side == 1
+    assert np.ptp(rows) == pytest.approx(side, abs=2)
+    assert np.ptp(columns) == pytest.approx(side, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("interval", "duration", "due"),
+    [
+        ("1ep", "2ep", [3, 6]),
+        ("2ep", "3ep", [6, 9]),
+        ("2ba", "2ep", [2, 4, 6]),
+        ("4ba", "5ba", [4, 5]),
+        ("1ep", "4ba", [3, 4]),
+        ("100ba", "24sp", [6]),
+    ],
+)
+def test_a_picture_is_due_at_intervals_and_at_the_end(interval, duration, due):
+    now, found = Timestamp(), []
+    while now < duration:
+        now = now.to_next_batch(samples=4)
+        state = SimpleNamespace(
+            timestamp=now, dataloader_len=Time.from_batch(3), max_duration=Time.from_input(duration)
+        )
+        if is_due(state, Time.from_input(interval)):  # pyright: ignore[reportArgumentType]
+            found.append(now.batch.value)
+        if now.batch_in_epoch == Time.from_batch(3):
+            now = now.to_next_epoch()
+    assert found == due
+
+
+@pytest.mark.parametrize(
+    ("objectives", "columns"),
+    [(("mim", "lg_clip", "mfd"), 4), (("mim",), 3), (("mfd",), 2), (("lg_clip",), 0)],
+)
+def test_pictures_are_drawn_for_the_objectives_that_are_on(tmp_path: Path, objectives, columns):
+    config = TrackingConfig(mlflow=False, picture_interval="2ba", num_pictures=3)
+    run(make_trainer(tmp_path, config, duration="1ep", model=TinyModel(objectives))[0])
+    pictures = sorted((tmp_path / "tiny" / "pictures").glob("*"))
+    if columns == 0:
+        assert pictures == []
+        return
+    assert [path.name for path in pictures] == ["ba0000002.png", "ba0000003.png"]
+    width, height = Image.open(pictures[0]).size
+    assert width == pytest.approx((2.6 * columns + 1.2) * 110, abs=1)
+    assert height == pytest.approx((2.6 * 3 + 0.7) * 110, abs=1)

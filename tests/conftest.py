@@ -1,0 +1,47 @@
+"""Fixtures of the whole suite. No test reaches the network."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: a missing name then fails at once
+
+from jaxtyping import install_import_hook
+
+# Before anything imports them: under pytest, calls that break a signature's shapes fail.
+install_import_hook(["maskedclip_composer.losses", "maskedclip_composer.models.masking"], "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from maskedclip_composer.models.vit import ImageEncoder  # noqa: E402
+from maskedclip_composer.types import Batch  # noqa: E402
+from tests import tiny  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """The tensors are tiny: threads only wait for each other, and the cores are shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def image_encoder() -> ImageEncoder:
+    """32 pixels, patches of 8, 64 wide, 2 heads."""
+    return tiny.image_encoder()
+
+
+@pytest.fixture(scope="session")
+def text_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of two layers, 32 wide, and its tokenizer, as transformers saves them."""
+    return tiny.save_text_tower(tmp_path_factory.mktemp("text_tower"))
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Four pairs, two of which share a label, and four images without text."""
+    return tiny.batch(pairs=4, unpaired=4)

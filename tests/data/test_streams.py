@@ -1,0 +1,167 @@
+import gc
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.streams import open_streams
+from maskedclip_composer.errors import UserError
+
+BATCH = 4
+
+pytestmark = pytest.mark.usefixtures("quick_shutdown")
+
+
+def config(remote: Path, cache: Path, **keys) -> DataConfig:
+    stream = StreamConfig(remote=str(remote), local=str(cache), batch_size=BATCH)
+    return DataConfig(unpaired=stream, **{"download_retry": 0} | keys)
+
+
+def read_epoch(data: DataConfig, workers: int = 0, transform=lambda record, *_: record["source"]) -> list[str]:
+    dataset = JointDataset(open_streams(data), transform=transform, data=data, seed=0)
+    batches = DataLoader(dataset, batch_size=BATCH, num_workers=workers, collate_fn=list, timeout=60 if workers else 0)
+    return [source for batch in batches for source in batch]
+
+
+def failure(data: DataConfig, workers: int = 0) -> str:
+    start = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        read_epoch(data, workers)
+    assert time.monotonic() - start < 20
+    said = str(caught.value)
+    # The traceback keeps the data set alive, and with it Streaming's claim on the cache folder: a restart would not.
+    del caught
+    gc.collect()
+    return said
+
+
+@pytest.fixture
+def remote(sets, tmp_path) -> Path:
+    return Path(shutil.copytree(sets["unpaired"], tmp_path / "remote"))
+
+
+@pytest.fixture
+def cache(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_shard_is_named_and_a_mended_source_works_after_a_restart(remote, cache, workers):
+    shard = remote / "shard.00001.mds"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-50])
+    said = failure(config(remote, cache), workers)
+    assert "data.unpaired: shard shard.00001.mds" in said
+    assert str(remote) in said
+    assert "Checksum failure" in said
+    shard.write_bytes(whole)
+    assert len(set(read_epoch(config(remote, cache), workers))) == 32
+
+
+def test_a_truncated_compressed_shard_does_not_stay_in_the_cache(tmp_path, cache, write_set):
+    remote = write_set(tmp_path / "remote", "unpaired", 33, compression="zstd")
+    shard = remote / "shard.00001.mds.zstd"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-50])
+    assert "shard.00001.mds of" in failure(config(remote, cache))
+    shard.write_bytes(whole)
+    assert len(set(read_epoch(config(remote, cache)))) == 32
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_missing_at_the_source_is_named(remote, cache, workers):
+    (remote / "shard.00002.mds").unlink()
+    said = failure(config(remote, cache), workers)
+    assert "shard.00002.mds" in said
+    assert "No such file" in said
+
+
+def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch):
+    fetched = []
+
+    def short_twice(stream, source, target=None):
+        file = stream.folder / (target or source)
+        file.parent.mkdir(exist_ok=True, parents=True)
+        content = (remote / source).read_bytes()
+        fetched.append(source)
+        file.write_bytes(content[:-9] if source == "shard.00001.mds" and fetched.count(source) < 3 else content)
+        return str(file)
+
+    monkeypatch.setattr("streaming.Stream._download_file", short_twice)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert "in 2 attempts" in failure(config(remote, cache, download_retry=1))
+    fetched.clear()
+    assert len(read_epoch(config(remote, cache, download_retry=2))) == 32
+    assert fetched.count("shard.00001.mds") == 3
+
+
+def test_the_timeout_reaches_the_downloader(remote, cache):
+    (stream,) = open_streams(config(remote, cache, download_timeout=7.0))
+    assert stream.download_timeout == 7.0
+
+
+def test_a_source_without_index_is_named(tmp_path, cache):
+    said = failure(config(tmp_path / "nowhere", cache))
+    assert "data.unpaired: index.json of" in said
+    assert "No such file" in said
+
+
+def test_a_cache_of_another_version_is_refused(remote, cache, sets):
+    read_epoch(config(remote, cache))
+    gc.collect()
+    shutil.copy(sets["paired"] / "index.json", remote / "index.json")
+    said = failure(config(remote, cache))
+    assert f"the cache {cache} holds another version of {remote}" in said
+
+
+def test_a_cache_in_use_is_refused(remote, cache):
+    data = config(remote, cache)
+    first = JointDataset(open_streams(data), transform=lambda *_: None, data=data, seed=0)
+    assert "another run on this machine uses the same cache folder" in failure(data)
+    del first
+
+
+def test_a_limited_cache_stays_below_its_limit_and_gives_every_sample(tmp_path, cache, write_set):
+    remote = write_set(tmp_path / "remote", "unpaired", 100)
+    total = sum(file.stat().st_size for file in remote.iterdir())
+    limit = 60_000
+    assert total > 2 * limit
+    largest = 0
+
+    def measure(record, *_):
+        nonlocal largest
+        sizes = {file.name: file.stat().st_size for file in remote.iterdir()}
+        # By name, as a file may be deleted between being listed and being looked at.
+        largest = max(largest, sum(sizes[file.name] for file in cache.glob("shard.*.mds")))
+        return record["source"]
+
+    assert len(set(read_epoch(config(remote, cache, cache_limit=str(limit)), transform=measure))) == 100
+    assert 0 < largest <= limit
+
+
+@pytest.mark.parametrize("limit", ["1kb", "many"])
+def test_an_impossible_cache_limit_is_named(remote, cache, limit):
+    assert f"data.cache_limit = {limit}" in failure(config(remote, cache, cache_limit=limit))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_record_that_cannot_be_read_names_its_shard(remote, workers):
+    shard = remote / "shard.00001.mds"
+    size = shard.stat().st_size
+    shard.write_bytes(bytes(size))
+    data = DataConfig(unpaired=StreamConfig(remote=str(remote), batch_size=BATCH))
+    said = failure(data, workers)
+    assert "data.unpaired: sample" in said
+    assert "in shard shard.00001.mds" in said
+    assert shard.exists()
+
+
+def test_what_is_read_in_place_is_never_deleted_or_copied(remote):
+    before = {file.name: file.read_bytes() for file in remote.iterdir()}
+    data = DataConfig(unpaired=StreamConfig(remote=str(remote), batch_size=BATCH))
+    assert len(read_epoch(data)) == 32
+    assert {file.name: file.read_bytes() for file in remote.iterdir()} == before

@@ -1,0 +1,85 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from maskedclip_composer.data.schema import label_id
+from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
+from maskedclip_composer.errors import UserError
+
+RECORD = {"texts": ["a photograph of glaucoma", "case 4"], "labels": ["glaucoma", ""]}
+
+
+def draw(sampler, sample_id, seed, record=None):
+    return sampler(record or RECORD, sample_id, np.random.default_rng(seed), name="data.paired sample 3 (TOY: 3.jpg)")
+
+
+def test_draws_every_text_equally_often_with_its_own_label(tokenizer):
+    sampler = TextSampler(tokenizer, label="category", max_tokens=16)
+    drawn = [draw(sampler, 3, seed) for seed in range(400)]
+    counts = Counter((item.text, item.label) for item in drawn)
+    assert set(counts) == {("a photograph of glaucoma", label_id("glaucoma")), ("case 4", -4)}
+    assert min(counts.values()) > 160  # 200 +- 4 standard deviations
+
+
+def test_unique_mode_makes_only_the_same_image_a_positive(tokenizer):
+    sampler = TextSampler(tokenizer, label="unique", max_tokens=16)
+    labels = {sample_id: {draw(sampler, sample_id, seed).label for seed in range(5)} for sample_id in range(50)}
+    assert all(len(found) == 1 for found in labels.values())
+    assert len(set.union(*labels.values())) == 50
+    assert all(label < 0 <= label_id(name) for found in labels.values() for label in found for name in ("", "x"))
+
+
+def test_each_distinct_text_is_tokenised_once(tokenizer):
+    calls = Counter()
+
+    class Counting:
+        def __call__(self, text, **options):
+            calls[text] += 1
+            return tokenizer(text, **options)
+
+    sampler = TextSampler(Counting(), label="category", max_tokens=16)
+    for seed in range(20):
+        draw(sampler, 3, seed)
+    assert calls == {"a photograph of glaucoma": 1, "case 4": 1}
+
+
+def test_long_texts_are_cut_and_keep_their_end_token(tokenizer):
+    record = {"texts": ["case " * 50], "labels": [""]}
+    tokens = draw(TextSampler(tokenizer, label="category", max_tokens=9), 0, 0, record).tokens
+    assert len(tokens) == 9
+    assert tokens[-1] == tokenizer.sep_token_id
+
+
+@pytest.mark.parametrize(("texts", "labels"), [([], []), (["a", "b"], ["x"])])
+def test_a_record_without_matching_texts_and_labels_is_named(tokenizer, texts, labels):
+    with pytest.raises(UserError, match=rf"3\.jpg\): {len(texts)} texts and {len(labels)} labels"):
+        draw(TextSampler(tokenizer, label="category", max_tokens=9), 0, 0, {"texts": texts, "labels": labels})
+
+
+def drawn(text, length, label=0):
+    return DrawnText(text=text, tokens=np.arange(1, length + 1, dtype=np.int32), label=label)
+
+
+def test_collated_texts_give_every_row_back(tokenizer):
+    sampler = TextSampler(tokenizer, label="category", max_tokens=32)
+    items = [draw(sampler, 3, seed) for seed in range(9)]
+    batch = collate_texts(items, max_tokens=32, pad_id=tokenizer.pad_token_id)
+    assert len(batch["text_ids"]) == 2
+    for row, item in enumerate(items):
+        ids = batch["text_ids"][batch["text_index"][row]]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == item.text
+        assert batch["text_mask"][batch["text_index"][row]].sum() == len(item.tokens)
+        assert batch["label"][row] == item.label
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+@pytest.mark.parametrize(
+    ("longest", "limit", "length"), [(5, 77, 8), (8, 77, 8), (9, 77, 16), (77, 77, 77), (75, 77, 77)]
+)
+def test_length_is_rounded_up_to_eight_but_not_past_the_limit(longest, limit, length):
+    batch = collate_texts([drawn("long", longest), drawn("short", 3)], max_tokens=limit, pad_id=99)
+    assert batch["text_ids"].shape == (2, length)
+    assert batch["text_ids"][1].tolist() == [1, 2, 3] + [99] * (length - 3)
+    assert batch["text_mask"].sum(1).tolist() == [longest, 3]

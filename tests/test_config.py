@@ -1,0 +1,149 @@
+"""Every message that a yaml can end in, and that shipped yamls are sound."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from maskedclip_composer.config import TrainConfig, load_config, to_plain
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.config import EvaluateConfig
+
+PRETRAIN = "yamls/pretrain.yaml"
+DATA = ["data.paired.remote=paired", "data.unpaired.remote=unpaired"]
+
+
+def load(*overrides: str, path: str = PRETRAIN) -> TrainConfig:
+    return load_config(TrainConfig, path, [*DATA, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sed=3"], "unknown key sed.\nDid you mean seed?"),
+        (["data.paired.bacth_size=3"], "unknown key data.paired.bacth_size.\nDid you mean batch_size?"),
+        (["objectives.mim.nothing_like_it=3"], "Known keys there: weight, dim, depth, num_heads, target_norm"),
+        (["seed=abc"], "seed: Value 'abc'"),
+        (["optimizer=3"], "Merge error"),
+        (["seed"], "Override 'seed' is not of the form key=value"),
+        (["objectives.mim.target_norm=pach"], "expected one of ['none', 'patch']"),
+        (["image_encoder.attention=flash"], "expected one of ['auto', 'xformers', 'sdpa', 'explicit']"),
+        (["seed=-1"], "seed=-1 is negative"),
+        (["trainer.compile_config={}"], "trainer.compile_config is not supported"),
+        (["image_encoder.depth=0"], "image_encoder.depth=0 is not positive"),
+        (["image_encoder={depth: 3, pretrained: true}"], "image_encoder.depth=3 does not fit"),
+        (["mask_ratio=1"], "mask_ratio=1.0 is outside (0, 1)"),
+        (["run_name=a/b"], "run_name='a/b' must be a plain name"),
+        (["objectives.lg_clip=null"], "objectives.mfd is on without objectives.lg_clip"),
+        (["objectives={mim: null, lg_clip: null, mfd: null}"], "objectives is empty"),
+        (["data.paired=null"], "objectives.lg_clip needs images with texts"),
+        (["objectives.mim=null", "objectives.mfd=null"], "no objective uses images without texts"),
+        (["objectives.lg_clip.weight=0"], "objectives.lg_clip.weight=0.0 is not positive"),
+        (["objectives.lg_clip.temperature=2"], "objectives.lg_clip.temperature=2.0"),
+        (["objectives.mfd.momentum=1"], "objectives.mfd.momentum=1.0"),
+        (["objectives.mim.dim=383"], "objectives.mim.dim=383 must be divisible by num_heads=6"),
+        (["bridge.depth=-1"], "bridge.depth=-1 is negative"),
+        (["text_encoder.layers=[1]"], "leaves out the last layer"),
+        (["text_encoder.dropout=1"], "text_encoder.dropout=1.0 is no probability"),
+        (["optimizer.base_lr=0"], "optimizer.base_lr=0.0 is not positive"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be two numbers"),
+        (["checkpoint.keep=0"], "checkpoint.keep=0 keeps nothing"),
+        (["trainer.max_durration=3ep"], "Did you mean trainer.max_duration?"),
+        (["trainer.seed=3"], "Use seed."),
+        (["trainer.device_train_microbatch_size=8"], "would split the batch of the contrastive loss"),
+        (["trainer.max_duration=null"], "trainer.max_duration is missing"),
+    ],
+)
+def test_a_mistake_names_key_value_and_remedy(overrides: list[str], message: str):
+    with pytest.raises(UserError) as error:
+        load(*overrides)
+    assert message in str(error.value)
+
+
+def test_missing_yaml_suggests_the_nearest():
+    with pytest.raises(UserError, match=r"yamls/pretrian.yaml does not exist.\nDid you mean yamls/pretrain.yaml\?"):
+        load(path="yamls/pretrian.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("objectives:\n  mim:\n", "Write `mim: {}` to switch it on"),
+        ("a: [1", "is not valid yaml"),
+        ("- 1\n", "must hold keys and values"),
+        (
+            "run_name: x\ntrainer: {max_duration: 1ep}\ndata: {paired: {batch_size: 4}, unpaired: {batch_size: 4}}\n",
+            "objectives is",
+        ),
+    ],
+)
+def test_a_broken_yaml_says_how(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load(path=str(path))
+    assert message in str(error.value)
+
+
+def test_overrides_win_and_the_resolved_config_loads_again(tmp_path: Path):
+    config = load("optimizer.lr=0.1", "objectives.mim.weight=2")
+    assert config.optimizer.learning_rate(720) == 0.1
+    assert config.objectives.mim is not None
+    assert config.objectives.mim.weight == 2
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(to_plain(config)))
+    assert load_config(TrainConfig, str(resolved), []) == config
+
+
+def test_the_papers_run():
+    config = load()
+    assert config.image_encoder.name == "vit_large_patch16_224"
+    assert config.mask_ratio == 0.75
+    assert config.bridge.depth == 4
+    assert config.objectives.mfd is not None
+    assert config.objectives.lg_clip is not None
+    assert config.objectives.mfd.weight == config.objectives.lg_clip.weight == 0.01
+    assert config.objectives.mfd.momentum == 0.999
+    assert config.optimizer.learning_rate(720) == pytest.approx(1.5e-4 * 720 / 256)
+    assert config.optimizer.warmup == "40ep"
+    assert config.trainer["max_duration"] == "200ep"
+
+
+def test_rows_of_the_ablation_differ_by_one_thing():
+    plain = {
+        row: OmegaConf.to_container(OmegaConf.load(f"yamls/ablation/{row}.yaml"))
+        for row in ("mae", "mae_clip", "bridge", "maskedclip")
+    }
+    for row in plain.values():
+        assert isinstance(row, dict)
+        row.pop("run_name")
+    assert plain["mae_clip"].pop("bridge") == {"depth": 0}  # pyright: ignore
+    assert plain["mae_clip"] == plain["bridge"]
+    assert plain["maskedclip"]["objectives"].pop("mfd") == {}  # pyright: ignore
+    assert plain["maskedclip"] == plain["bridge"]
+    assert plain["bridge"]["objectives"].pop("lg_clip") == {}  # pyright: ignore
+    assert plain["bridge"] == plain["mae"]
+
+
+@pytest.mark.parametrize("path", sorted(str(p) for p in Path("yamls/ablation").glob("*.yaml")))
+def test_shipped_yamls_are_sound(path: str):
+    unpaired = "unpaired: {" in Path(path).read_text()
+    data = DATA if unpaired else DATA[:1]
+    load_config(TrainConfig, path, data)
+
+
+def test_config_needs_no_composer():
+    """Composer takes about ten seconds to import: a typo should not cost them."""
+    import subprocess
+
+    code = "import sys, maskedclip_composer.config; sys.exit('composer' in sys.modules or 'streaming' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_bare_protocol_is_refused_too(tmp_path: Path):
+    path = tmp_path / "x.yaml"
+    path.write_text("probe:\nfinetune: {}\n")
+    with pytest.raises(UserError, match="probe has no value"):
+        load_config(EvaluateConfig, str(path), ["checkpoint=a", "data=b"])

@@ -1,0 +1,139 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.models.pretrain import MaskedCLIP
+from tests import tiny, two_ranks
+from tests.composer_run import fit
+
+RANKS = 2
+TOLERANCE = 5e-6
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What two gloo processes computed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {
+        "WORLD_SIZE": str(RANKS),
+        "LOCAL_WORLD_SIZE": str(RANKS),
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    processes, logs = [], []
+    for rank in range(RANKS):
+        logs.append((folder / f"rank{rank}.log").open("w+"))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.two_ranks", str(folder)],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=logs[-1],
+                stderr=subprocess.STDOUT,
+            )
+        )
+    deadline = time.monotonic() + 240
+    try:
+        # A rank that fails leaves the other waiting for it.
+        while any(p.poll() is None for p in processes) and not any(p.poll() for p in processes):
+            assert time.monotonic() < deadline, "the ranks did not finish"
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    tails = []
+    for log in logs:
+        log.seek(0)
+        tails.append(log.read()[-4000:])
+        log.close()
+    assert [p.returncode for p in processes] == [0] * RANKS, "\n".join(tails)
+    return torch.load(folder / "results.pt", weights_only=False)
+
+
+def test_without_a_process_group_gathering_changes_nothing():
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert gather_with_gradient(rows) is rows
+    assert gather(rows) is rows
+
+
+def test_rows_are_gathered_in_the_order_of_ranks(results):
+    assert results["gathered"].tolist() == [0, 1, 2, 10, 11, 12]
+
+
+def test_the_gathered_contrastive_loss_is_the_single_processs(results):
+    loss, gradients = two_ranks.contrastive_loss(0, 1, gather_with_gradient)
+    for name, expected in zip(("loss", "image", "text"), (loss, *gradients), strict=True):
+        torch.testing.assert_close(results["contrastive"][name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results):
+    model, batch = MaskedCLIP(tiny.net("maskedclip")), tiny.batch(4, 4)
+    expected = model.loss(model(batch), batch)
+    expected["total"].backward()
+    losses, gradients = results["step"]
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses[name], loss.detach(), atol=1e-6, rtol=1e-6)
+    for name, parameter in model.named_parameters():
+        assert (name in gradients) == (parameter.grad is not None)
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def assert_runs_agree(run: dict, expected: dict) -> None:
+    for losses, others in zip(run["losses"], expected["losses"], strict=True):
+        assert losses.keys() == others.keys()
+        for name, loss in losses.items():
+            assert float(loss) == pytest.approx(float(others[name]), abs=TOLERANCE), name
+    assert run["norms"] == pytest.approx(expected["norms"], rel=1e-4)
+    for after, other in zip(run["parameters"], expected["parameters"], strict=True):
+        assert after.keys() == other.keys()
+        for name, value in after.items():
+            # A bias of keys shifts all logits of a row alike: its gradient is rounding, which Adam blows up to its lr.
+            if name.endswith(("qkv.bias", "key.bias")):
+                continue
+            torch.testing.assert_close(
+                value, other[name], atol=2e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            )
+
+
+def test_two_ranks_train_as_one_process(results):
+    _, record, metrics = fit(tiny.net("maskedclip"), two_ranks.batches())
+    norms = [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]]
+    single = {"losses": record.losses, "parameters": record.parameters, "norms": norms}
+    assert_runs_agree(results["maskedclip", 1, False], single)
+
+
+@pytest.mark.parametrize(("recipe", "depth"), two_ranks.RUNS)
+def test_fsdp2_trains_as_ddp(results, recipe, depth):
+    ddp, fsdp = results[recipe, depth, False], results[recipe, depth, True]
+    assert ddp["units"] == 0
+    assert fsdp["units"] > 10
+    assert_runs_agree(fsdp, ddp)
+
+
+def test_under_fsdp2_the_teacher_is_the_average_of_the_student(results):
+    steps = results["maskedclip", 1, True]["parameters"]
+    assert len(steps) == two_ranks.STEPS + 1
+    names = [name for name in steps[0] if name.startswith("net.teacher.")]
+    moved = 0
+    for name in names:
+        expected = steps[0][name]
+        for step in steps[1:]:
+            expected = 0.9 * expected + 0.1 * step[name.replace("net.teacher.", "net.branch.")]
+            torch.testing.assert_close(step[name], expected, atol=1e-6, rtol=1e-5)
+        moved += not torch.equal(steps[0][name], steps[-1][name])
+    assert moved == len(names) - 1  # all but the fixed positions

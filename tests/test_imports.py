@@ -1,0 +1,101 @@
+"""Who may import whom. Imports under TYPE_CHECKING do not count: they never run."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "maskedclip_composer"
+
+# For each area, the areas of the package that it may import besides itself, and outside packages that it may not.
+# An area is a folder or a file of the package, or data_prep.
+MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), {"torch", "composer"}),
+    "types": (set(), {"composer"}),
+    "distributed": (set(), {"composer"}),
+    "losses": (set(), {"composer", "timm", "transformers", "omegaconf", "streaming"}),
+    "data": ({"errors", "types"}, {"composer", "timm", "transformers"}),
+    "models": ({"errors", "types"}, {"streaming", "omegaconf"}),
+    "objectives": ({"errors", "losses", "models", "distributed"}, {"composer", "streaming", "omegaconf"}),
+    "algorithms": ({"models", "objectives"}, {"streaming", "omegaconf"}),
+    "optim": ({"errors"}, {"composer", "streaming", "omegaconf"}),
+    "data_prep": ({"errors", "data"}, {"composer", "timm"}),
+}
+# The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
+EXCEPTIONS = {("models/pretrain.py", "objectives")}
+# composer.core.DataSpec is what the loader hands to the Trainer.
+OUTSIDE_EXCEPTIONS = {("data/loader.py", "composer")}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the dotted names of modules that `path` imports at run time."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a name comes from"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child)
+
+    yield from walk(ast.parse(path.read_text()))
+
+
+def files(area: str) -> list[Path]:
+    if area == "data_prep":
+        return sorted((ROOT / area).rglob("*.py"))
+    file = ROOT / PACKAGE / f"{area}.py"
+    return [file] if file.is_file() else sorted((ROOT / PACKAGE / area).rglob("*.py"))
+
+
+@pytest.mark.parametrize("area", MAY_IMPORT)
+def test_an_area_imports_only_what_lies_below_it(area):
+    inside, forbidden = MAY_IMPORT[area]
+    wrong = []
+    assert files(area)
+    for path in files(area):
+        short = path.relative_to(ROOT / PACKAGE if area != "data_prep" else ROOT).as_posix()
+        for name in imported(path):
+            top, *rest = name.split(".")
+            if top == PACKAGE:
+                other = rest[0] if rest else ""
+                if other not in inside | {area} and (short, other) not in EXCEPTIONS:
+                    wrong.append(f"{short} imports {name}")
+            elif (
+                (top in forbidden and (short, top) not in OUTSIDE_EXCEPTIONS)
+                or top == "tests"
+                or (top == "data_prep" and area != "data_prep")
+            ):
+                wrong.append(f"{short} imports {name}")
+    assert not wrong
+
+
+def test_losses_import_torch_and_jaxtyping_alone():
+    tops = {name.split(".")[0] for path in files("losses") for name in imported(path)}
+    assert tops <= {"torch", "jaxtyping"}
+    names = {name for path in files("losses") for name in imported(path)}
+    assert not [name for name in names if name.startswith("torch.distributed")]
+
+
+def test_only_build_and_the_entry_points_import_build():
+    importers = [
+        path.relative_to(ROOT).as_posix()
+        for path in [*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / "data_prep").rglob("*.py")]
+        if any(name.startswith(f"{PACKAGE}.build") for name in imported(path))
+    ]
+    assert not importers
+
+
+def test_a_config_is_read_without_composer():
+    """`import composer` takes ten seconds: nobody should wait that long for the message about a typing error."""
+    code = "import sys, maskedclip_composer.config; sys.exit('composer' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr or "composer was imported"

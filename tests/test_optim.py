@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.optim import OptimizerConfig, build_optimizer
+from tests import tiny
+
+
+def test_the_learning_rate_follows_maes_rule():
+    assert OptimizerConfig().learning_rate(720) == pytest.approx(1.5e-4 * 720 / 256) == pytest.approx(4.21875e-4)
+    assert OptimizerConfig().learning_rate(256) == pytest.approx(1.5e-4)
+    assert OptimizerConfig(lr=1.5e-4).learning_rate(720) == 1.5e-4
+
+
+def test_every_trained_parameter_is_in_one_group_and_no_other_is():
+    net = tiny.net("maskedclip")
+    optimizer = build_optimizer(OptimizerConfig(), net, 720)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    names = {id(p): name for name, p in net.named_parameters()}
+    left_out = {name for key, name in names.items() if key not in set(grouped)}
+    expected = {name for name, _ in net.named_parameters() if name.startswith("teacher.")}
+    assert left_out == expected | {"branch.image_encoder.vit.pos_embed"}
+
+
+def test_groups_have_the_decay_and_the_rate_of_their_kind():
+    net = tiny.net("maskedclip")
+    optimizer = build_optimizer(OptimizerConfig(weight_decay=0.07, text_lr_mult=0.5), net, 512)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(optimizer.param_groups) == 4
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        group = groups[id(parameter)]
+        assert group["lr"] == pytest.approx(3e-4 * (0.5 if name.startswith("text_encoder.") else 1)), name
+        undecayed = name.endswith(".bias") or "norm" in name.lower() or name.endswith("log_logit_scale")
+        assert group["weight_decay"] == (0.0 if undecayed else 0.07), name
+        assert group["betas"] == (0.9, 0.95)
+
+
+def test_decay_alone_shrinks_matrices_and_leaves_vectors():
+    net = tiny.net("mae")
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    build_optimizer(OptimizerConfig(lr=0.1, weight_decay=0.5), net, 1).step()
+    for name, parameter in net.named_parameters():
+        factor = 0.95 if parameter.ndim > 1 and parameter.requires_grad else 1
+        torch.testing.assert_close(parameter.detach(), before[name] * factor)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_lr": 0.0}, r"optimizer.base_lr=0.0 is not positive"),
+        ({"lr": -1.0}, r"optimizer.lr=-1.0 is not positive"),
+        ({"text_lr_mult": 0.0}, r"optimizer.text_lr_mult=0.0 is not positive"),
+        ({"max_grad_norm": 0.0}, r"optimizer.max_grad_norm=0.0 is not positive"),
+        ({"betas": [0.9]}, r"optimizer.betas=\[0.9\] must be two numbers"),
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        OptimizerConfig(**options)

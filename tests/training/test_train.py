@@ -1,0 +1,85 @@
+"""The debug recipe through train.py: what a run leaves behind, and every recipe of the ablation."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+import train
+from maskedclip_composer.export.encoder import load_encoder
+from tests.training.conftest import DEBUG
+
+Overrides = Callable[..., list[str]]
+
+
+def lines(run_folder: Path, key: str) -> list[float]:
+    """Values of one metric in the order in which they were logged."""
+    records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    return [record[key] for record in records if key in record]
+
+
+def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(overrides: Overrides, tmp_path: Path):
+    assert train.main([DEBUG, *overrides("seed=5")]) == 0
+    run = tmp_path / "runs" / "debug"
+
+    assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == 5
+    assert (run / "checkpoints" / "latest-rank0.pt").exists()
+    assert list((run / "pictures").glob("*.png"))
+    encoder = load_encoder(str(run / "encoder.safetensors"))
+    assert encoder.vit(torch.zeros(1, 3, 32, 32)).isfinite().all()
+    for key in ("total", "mim", "lg_clip", "mfd"):
+        values = lines(run, f"loss/train/{key}")
+        assert len(values) == 8
+        assert all(map(math.isfinite, values))
+    total = lines(run, "loss/train/total")[0]
+    parts = [lines(run, f"loss/train/{key}")[0] for key in ("mim", "lg_clip", "mfd")]
+    assert total == pytest.approx(parts[0] + 0.01 * parts[1] + 0.01 * parts[2], abs=1e-6)
+    assert len(lines(run, "diagnostics/gradient_norm")) == 8
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("maskedclip")
+    assert experiment is not None
+    (logged,) = client.search_runs([experiment.experiment_id])
+    assert logged.info.status == "FINISHED"
+    assert len(client.get_metric_history(logged.info.run_id, "loss/train/total")) == 8
+
+
+@pytest.mark.parametrize("recipe", ["mae", "clip", "mae_clip", "bridge"])
+def test_every_recipe_of_the_ablation_trains(overrides: Overrides, tmp_path: Path, recipe: str):
+    given = yaml.safe_load(Path(f"yamls/ablation/{recipe}.yaml").read_text())
+    debug = yaml.safe_load(Path(DEBUG).read_text())
+    sizes = {"mim": {"dim": 32, "depth": 1, "num_heads": 2}, "lg_clip": {"embed_dim": 32}}
+    given["objectives"] = {name: own | sizes[name] for name, own in given["objectives"].items()}
+    given |= {key: debug[key] for key in ("image_encoder", "checkpoint", "tracking", "trainer")}
+    given["optimizer"] = {"warmup": "1ba"}
+    given["data"] = debug["data"] | {key: given["data"][key] for key in given["data"] if key == "label"}
+    given["bridge"] = {"depth": 0} if "bridge" in given else {"depth": 1}
+    dropped = {"clip": ["data.unpaired=null"]}.get(recipe, [])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(given))
+
+    assert train.main([str(path), *overrides("trainer.max_duration=2ba", *dropped)]) == 0
+    run = tmp_path / "runs" / recipe
+    logged = {name for name in ("mim", "lg_clip", "mfd") if lines(run, f"loss/train/{name}")}
+    assert logged == set(given["objectives"])
+
+
+def test_a_finished_run_is_left_alone(overrides: Overrides, tmp_path: Path):
+    arguments = [DEBUG, *overrides("trainer.max_duration=2ba", "checkpoint.interval=2ba", "optimizer.warmup=1ba")]
+    assert train.main(arguments) == 0
+    weights = tmp_path / "runs" / "debug" / "encoder.safetensors"
+    before = weights.read_bytes()
+    assert train.main(arguments) == 0
+    assert weights.read_bytes() == before
+    assert len(lines(tmp_path / "runs" / "debug", "loss/train/total")) == 2
+
+
+def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]):
+    assert train.main(["--help"]) == 0
+    assert "composer train.py FILE.yaml" in capsys.readouterr().out
+    assert train.main([]) == 2

@@ -1,0 +1,107 @@
+"""One rank of `test_distributed.py`: python -m tests.two_ranks FOLDER, with torch's variables for a process group.
+
+Rank 0 saves what it found to FOLDER/results.pt. All checks share this one start: importing Composer takes longest.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.losses.contrastive import label_guided_clip_loss
+from maskedclip_composer.models.pretrain import MaskedCLIP
+from tests import tiny
+from tests.composer_run import fit
+
+STEPS = 3
+# Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
+RUNS = [("maskedclip", 1), ("maskedclip", 0)]
+
+
+def batches() -> list:
+    return [tiny.batch(4, 4, seed=seed) for seed in range(STEPS)]
+
+
+def projections() -> tuple[nn.Linear, nn.Linear]:
+    torch.manual_seed(5)
+    return nn.Linear(6, 4, bias=False), nn.Linear(6, 4, bias=False)
+
+
+def contrastive_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(6)
+    image, text = torch.randn(2, 8, 6)
+    return image, text, torch.tensor([0, 1, 2, 0, 3, 1, 0, 4]), torch.tensor(5.0)
+
+
+def contrastive_loss(rank: int, ranks: int, collect: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Return the loss of one rank's rows and its gradients for the two projections."""
+    image, text, labels, scale = contrastive_inputs()
+    image_projection, text_projection = projections()
+    image_features, text_features = (
+        collect(nn.functional.normalize(projection(rows.chunk(ranks)[rank]), dim=-1))
+        for projection, rows in ((image_projection, image), (text_projection, text))
+    )
+    loss = label_guided_clip_loss(image_features, text_features, gather(labels.chunk(ranks)[rank]), scale)
+    loss.backward()
+    return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad]
+
+
+def step_of_ddp(rank: int, ranks: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return losses, averaged over the ranks, and DDP's gradients of one step of the full method."""
+    wrapped = nn.parallel.DistributedDataParallel(MaskedCLIP(tiny.net("maskedclip")))
+    batch = tiny.share(tiny.batch(4, 4), rank, ranks)
+    losses = wrapped.module.loss(wrapped(batch), batch)
+    losses["total"].backward()
+    gradients = {name: p.grad for name, p in wrapped.module.named_parameters() if p.grad is not None}
+    return averaged(losses), gradients
+
+
+def averaged(losses: dict) -> dict[str, Tensor]:
+    result = {}
+    for name, loss in losses.items():
+        result[name] = torch.as_tensor(loss).detach().clone()
+        dist.all_reduce(result[name])
+        result[name] /= dist.get_world_size()
+    return result
+
+
+def sharded_units(model: nn.Module) -> int:
+    return sum(isinstance(module, dist.fsdp.FSDPModule) for module in model.modules())
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    results = {}
+
+    loss, gradients = contrastive_loss(rank, ranks, gather_with_gradient)
+    results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
+    rows = gather(torch.arange(3) + 10 * rank)
+    results["gathered"] = rows
+    results["step"] = step_of_ddp(rank, ranks)
+
+    for recipe, depth in RUNS:
+        for fsdp in (False, True):
+            shares = [tiny.share(batch, rank, ranks) for batch in batches()]
+            net = tiny.net(recipe, bridge_depth=depth)
+            trainer, record, metrics = fit(net, shares, fsdp=fsdp)
+            results[recipe, depth, fsdp] = {
+                "losses": [averaged(step) for step in record.losses],
+                "parameters": record.parameters,
+                "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
+                "units": sharded_units(trainer.state.model),
+            }
+            trainer.close()
+    if rank == 0:
+        torch.save(results, folder / "results.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
