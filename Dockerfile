@@ -23,8 +23,8 @@ COPY data_prep data_prep
 COPY yamls yamls
 COPY train.py evaluate.py ./
 
-RUN useradd --create-home trainer && chown -R trainer /app
-USER trainer
+RUN useradd --create-home --uid 10001 trainer && chown -R trainer /app
+USER 10001
 
 ENTRYPOINT ["composer", "train.py"]
 CMD ["--help"]

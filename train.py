@@ -18,9 +18,10 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     path, *overrides = arguments
     try:
-        from maskedclip_composer.config import TrainConfig, load_config
+        from maskedclip_composer.config import TrainConfig, load_config, to_yaml
 
         config = load_config(TrainConfig, path, overrides)
+        print(to_yaml(config), flush=True)
 
         from maskedclip_composer.build import build_trainer  # imports Composer: only once the config is sound
 

@@ -50,12 +50,11 @@ def build_trainer(config: TrainConfig) -> Trainer:
         run_name=config.run_name,
         output=Path(config.output),
         resolved_config=to_plain(config),
-        manifest=data_manifest(config.data),
+        manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         seed=config.seed,
     )
-    arguments: dict[str, Any] = {"precision": "amp_bf16" if torch.cuda.is_available() else "fp32"} | dict(
-        config.trainer
-    )
+    precision = "amp_bf16" if torch.cuda.is_available() else "fp32"
+    arguments: dict[str, Any] = {"precision": precision, **config.trainer}
     return Trainer(
         model=model,
         train_dataloader=loader,

@@ -158,6 +158,11 @@ def to_plain(config: Any) -> dict[str, Any]:
     return plain  # pyright: ignore[reportReturnType]
 
 
+def to_yaml(config: Any) -> str:
+    """Return the resolved config as yaml."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
         siblings = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []

@@ -137,6 +137,8 @@ class JointDataset(StreamingDataset):
     def _unreadable(self, position: int, error: Exception) -> UserError:
         if isinstance(error, UserError):
             return error
+        if position >= len(self._ids):
+            return UserError(f"data: the epoch's order could not be made ({type(error).__name__}: {error})")
         sample_id = int(self._ids[position])
         shard = self.shards[self.spanner[sample_id][0]].file_pairs[0][0].basename
         stream = self._stream_of(sample_id)

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import gc
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,7 +63,6 @@ def release_shared_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(SharedMemory, "__init__", recording)
     yield
-    gc.collect()
     for memory in opened:
         with contextlib.suppress(BufferError):  # a data set that is still alive
             memory.cleanup()

@@ -80,23 +80,27 @@ def test_a_shard_missing_at_the_source_is_named(remote, cache, workers):
     assert "No such file" in said
 
 
-def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch):
+@pytest.mark.parametrize(("retries", "fetches"), [(1, None), (2, 3)])
+def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch, retries, fetches):
     fetched = []
 
-    def short_twice(stream, source, target=None):
+    def short_at_first(stream, source, target=None):
         file = stream.folder / (target or source)
         file.parent.mkdir(exist_ok=True, parents=True)
         content = (remote / source).read_bytes()
         fetched.append(source)
-        file.write_bytes(content[:-9] if source == "shard.00001.mds" and fetched.count(source) < 3 else content)
+        arrives_whole = source != "shard.00001.mds" or fetched.count(source) == fetches
+        file.write_bytes(content if arrives_whole else content[:-9])
         return str(file)
 
-    monkeypatch.setattr("streaming.Stream._download_file", short_twice)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert "in 2 attempts" in failure(config(remote, cache, download_retry=1))
-    fetched.clear()
-    assert len(read_epoch(config(remote, cache, download_retry=2))) == 32
-    assert fetched.count("shard.00001.mds") == 3
+    monkeypatch.setattr("streaming.Stream._download_file", short_at_first)
+    monkeypatch.setattr("maskedclip_composer.data.streams.time.sleep", lambda seconds: None)
+    data = config(remote, cache, download_retry=retries)
+    if fetches is None:
+        assert f"in {1 + retries} attempts" in failure(data)
+    else:
+        assert len(read_epoch(data)) == 32
+        assert fetched.count("shard.00001.mds") == fetches
 
 
 def test_the_timeout_reaches_the_downloader(remote, cache):
