@@ -23,10 +23,15 @@ def main(arguments: list[str]) -> int:
         config = load_config(TrainConfig, path, overrides)
         print(to_yaml(config), flush=True)
 
-        from maskedclip_composer.build import build_trainer  # imports Composer: only once the config is sound
+        # These import Composer: only once the config is sound.
+        from maskedclip_composer.build import build_trainer
+        from maskedclip_composer.callbacks.export import is_complete
 
         trainer = build_trainer(config)
-        trainer.fit()
+        if is_complete(trainer.state):
+            print(f"{config.run_folder} is complete. To go on: another run_name, or a larger trainer.max_duration.")
+        else:
+            trainer.fit()
         trainer.close()
     except UserError as error:
         return report(error, "train.py")

@@ -35,19 +35,27 @@ pretrain() {
       bridge.depth=2
     composer train.py yamls/ablation/mae.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}"
   ) &
+  local lane=$!
   composer train.py yamls/ablation/bridge.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}" bridge.depth=2
   composer train.py yamls/ablation/mae_clip.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}"
   composer train.py yamls/ablation/clip.yaml "${SMALL[@]}" objectives.lg_clip.embed_dim=128 data.paired.batch_size=96
-  wait
+  wait "$lane"
 }
 
 evaluate() {
-  for name in random mae clip mae_clip bridge maskedclip; do
-    checkpoint=$OUT/$name
-    [ "$name" = random ] && checkpoint=random:$OUT/mae
-    composer evaluate.py yamls/evaluate.yaml checkpoint="$checkpoint" data="$DATA/idrid" output="$OUT" \
-      run_name="idrid-$name" "seeds=[0,1,2]" finetune.epochs=30 finetune.warmup_epochs=6 workers=1
-  done
+  each() {
+    for name in "$@"; do
+      checkpoint=$OUT/$name
+      [ "$name" = random ] && checkpoint=random:$OUT/mae
+      composer evaluate.py yamls/evaluate.yaml checkpoint="$checkpoint" data="$DATA/idrid" output="$OUT" \
+        run_name="idrid-$name" "seeds=[0,1,2]" finetune.epochs=30 finetune.warmup_epochs=6 workers=1
+    done
+  }
+  each random mae clip &
+  local lane=$!
+  each mae_clip bridge maskedclip
+  wait "$lane"
+  python -m maskedclip_composer.evaluation.compare "$OUT"/idrid-{random,mae,clip,mae_clip,bridge,maskedclip}
 }
 
 for step in "${@:-prepare pretrain evaluate}"; do

@@ -12,6 +12,12 @@ from maskedclip_composer.export.encoder import save_encoder
 from maskedclip_composer.models.vit import build_vit
 
 
+def is_complete(state: State) -> bool:
+    """Tell whether a run has reached its duration."""
+    assert state.max_duration is not None
+    return state.timestamp.get(state.max_duration.unit) >= state.max_duration
+
+
 class EncoderExport(Callback):
     """Export E_I alone, under timm's names: bridge, decoders, text tower and heads are discarded, as in the paper.
 
@@ -23,6 +29,11 @@ class EncoderExport(Callback):
     def __init__(self, path: Path, name: str):
         self.path = path
         self.name = name
+
+    def after_load(self, state: State, logger: Logger) -> None:
+        """Export also where a run was stopped between its last checkpoint and the end."""
+        if is_complete(state) and not self.path.exists():
+            self.fit_end(state, logger)
 
     def fit_end(self, state: State, logger: Logger) -> None:
         """Gather the encoder from all ranks and write it on the first."""

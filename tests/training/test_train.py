@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 import train
 from maskedclip_composer.export.encoder import load_encoder
@@ -69,13 +70,18 @@ def test_every_recipe_of_the_ablation_trains(overrides: Overrides, tmp_path: Pat
     assert logged == set(given["objectives"])
 
 
-def test_a_finished_run_is_left_alone(overrides: Overrides, tmp_path: Path):
+def test_a_finished_run_is_left_alone(overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = [DEBUG, *overrides("trainer.max_duration=2ba", "checkpoint.interval=2ba", "optimizer.warmup=1ba")]
     assert train.main(arguments) == 0
     weights = tmp_path / "runs" / "debug" / "encoder.safetensors"
-    before = weights.read_bytes()
+    before = load_file(weights)
+    weights.unlink()  # as if it had been stopped before the end
+    capsys.readouterr()
     assert train.main(arguments) == 0
-    assert weights.read_bytes() == before
+    assert "is complete" in capsys.readouterr().out
+    after = load_file(weights)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
     assert len(lines(tmp_path / "runs" / "debug", "loss/train/total")) == 2
 
 
