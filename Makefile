@@ -1,5 +1,5 @@
 # make demo: environment, synthetic photographs, pre-training, probe. make test: environment, lint, tests.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo

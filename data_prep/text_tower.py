@@ -123,5 +123,5 @@ def build(texts: list[str], folder: Path, width: int, layers: int, heads: int, v
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return config.vocab_size

@@ -81,10 +81,9 @@ def random_view(
 ) -> UInt8[Tensor, "3 size size"]:
     """Cut a random crop of at least `min_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
     top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng)
-    crop = image[top : top + height, left : left + width]
-    if rng.random() < flip:
-        crop = crop[:, ::-1]
-    return resize(crop, size, size).contiguous()
+    view = resize(image[top : top + height, left : left + width], size, size)
+    # Mirrored when small: a reversed NumPy view of the crop would be copied pixel by pixel.
+    return (view.flip(-1) if rng.random() < flip else view).contiguous()
 
 
 def eval_transform(

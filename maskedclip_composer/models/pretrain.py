@@ -57,7 +57,7 @@ class PretrainNet(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [images, 3, size, size] into ImageNet-normalised float32."""
-        return (images.float() / 255 - self.image_mean) / self.image_std
+        return images.float().div_(255).sub_(self.image_mean).div_(self.image_std)
 
     def train(self, mode: bool = True) -> "PretrainNet":
         """Set the mode of all but the teacher, which always is in evaluation mode."""

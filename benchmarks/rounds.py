@@ -1,0 +1,78 @@
+"""Paired, interleaved rounds: what both benchmarks measure with, and how they print it."""
+
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One run of a variant, in seconds."""
+
+    cpu: float
+    wall: float
+
+
+def interleave(variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[Cost]]:
+    """Run every variant once in each round, each time starting with another one; return their costs by name.
+
+    Other load on the machine then meets all variants of a round alike, so that quotients within a round are steadier
+    than times.
+    """
+    names = list(variants)
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    for turn in range(-warmup, rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            cpu, wall = cpu_seconds(), time.perf_counter()
+            variants[name]()
+            cost = Cost(cpu=cpu_seconds() - cpu, wall=time.perf_counter() - wall)
+            if turn >= 0:
+                costs[name].append(cost)
+    return costs
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process with all its threads, of its children and of theirs."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    alive = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    # process_time has nanoseconds where psutil has ticks of 10 ms, which would be too coarse for short variants.
+    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(times.user + times.system for times in alive)
+
+
+def milliseconds(costs: Sequence[Cost], parts: int) -> str:
+    """Write the CPU time of one of `parts` equal parts of a run."""
+    values = [1000 * cost.cpu / parts for cost in costs]
+    return spread(values, ".0f" if min(values) >= 100 else ".2f")
+
+
+def times_faster(reference: Sequence[Cost], other: Sequence[Cost]) -> str:
+    """Say how many times the CPU time of `other` fits into that of `reference`, round by round."""
+    return spread([mine.cpu / theirs.cpu for mine, theirs in zip(reference, other, strict=True)], ".2f")
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Write the median and, in brackets, the least and the largest value."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print(flush=True)
+
+
+def machine() -> str:
+    """Describe the machine in a line: processor, cores, load of the last minute, torch."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    load = os.getloadavg()[0]
+    return f"{model}, {os.cpu_count()} cores, load {load:.1f}, torch {torch.__version__}, one thread"

@@ -1,0 +1,77 @@
+"""What the benchmarks print, at sizes that take a second; the times themselves are nobody's business here."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPREAD = re.compile(r"([\d.e+]+) \(([\d.e+]+)-([\d.e+]+)\)")
+
+
+def tables(script: str, *arguments: str) -> list[dict[str, list[str]]]:
+    """Run a benchmark; return its tables, each as rows by their first cell (header included)."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[dict[str, list[str]]] = [{}]
+    for line in done.stdout.splitlines():
+        if not line.startswith("|"):
+            found += [{}] if found[-1] else []
+            continue
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        workers = f" {cells[0]}" if cells[0].isdigit() and script == "loader.py" else ""
+        found[-1][name + workers] = cells
+    return [table for table in found if table]
+
+
+def check_spreads(table: dict[str, list[str]], columns: int) -> None:
+    """The last `columns` of every row are a median between two extremes, all positive."""
+    header, rule, *rows = table.values()
+    assert set(rule) == {"---"}
+    for row in rows:
+        assert len(row) == len(header)
+        for cell in row[-columns:]:
+            match = SPREAD.fullmatch(cell)
+            assert match, cell
+            middle, least, largest = map(float, match.groups())
+            assert 0 <= least <= middle <= largest
+
+
+@pytest.mark.slow
+def test_loader_compares_every_variant_with_the_peer_of_as_many_workers():
+    sizes = ["--images=8", "--distinct=2", "--size=64", "--batch=4", "--rounds=2"]
+    (table,) = tables("loader.py", *sizes)
+    check_spreads(table, columns=3)
+    assert [name for name in table if name.startswith("build_loader")] == [
+        "build_loader 0",
+        "build_loader, normalised on the CPU 0",
+        "build_loader, predownload of Streaming 0",
+        "build_loader 2",
+        "build_loader, predownload of Streaming 2",
+    ]
+    for workers in (0, 2):
+        assert table[f"ImageFolder, PIL {workers}"][2] == "1.00 (1.00-1.00)"
+
+
+@pytest.mark.slow
+def test_step_counts_what_distinct_texts_and_one_kernel_save():
+    step, update = tables("step.py", "--pairs=3", "--distinct=1", "--depth=1", "--image-size=32", "--rounds=2")
+    check_spreads(step, columns=2)
+    check_spreads(update, columns=2)
+    flops, calls, saved = (
+        {name: float(cells[column]) for name, cells in list(step.items())[2:]} for column in range(3)
+    )
+    ours, every = "sdpa, distinct texts", "sdpa, every text"
+    # Three texts of 77 tokens, or one of 9 padded to 16: per layer 12 width^2 products a token and 2 width a pair of
+    # tokens, 2 operations each, once forward and twice backward.
+    width, layers = 192, 4
+    expected = 6 * layers * (12 * width**2 * (3 * 77 - 16) + 2 * width * (3 * 77**2 - 16**2)) / 1e9
+    assert flops[every] - flops[ours] == pytest.approx(expected, abs=0.11)
+    assert saved[every] > 2 * saved[ours]
+    assert flops["explicit, distinct texts"] == flops[ours]
+    assert calls["explicit, distinct texts"] > calls[ours]
+    assert int(update["foreach"][0]) == 1
+    assert int(update["loop over parameters"][0]) > 100
