@@ -6,6 +6,7 @@ key=value   dotted overrides, for example data.paired.batch_size=64 trainer.max_
 Several ranks: composer -n 4 train.py FILE.yaml. The same command continues an interrupted run.
 """
 
+import os
 import sys
 
 from maskedclip_composer.errors import UserError, report
@@ -21,7 +22,8 @@ def main(arguments: list[str]) -> int:
         from maskedclip_composer.config import TrainConfig, load_config, to_yaml
 
         config = load_config(TrainConfig, path, overrides)
-        print(to_yaml(config), flush=True)
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(to_yaml(config), flush=True)
 
         # These import Composer: only once the config is sound.
         from maskedclip_composer.build import build_trainer

@@ -1,14 +1,14 @@
 """From a checked config to a Trainer: the only file that knows both."""
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from composer import Trainer
-from composer.core import Algorithm, DataSpec, Time
+from composer.core import Algorithm, DataSpec, Time, TimeUnit
 from composer.optim import CosineAnnealingWithWarmupScheduler
-from composer.utils import FSDP2Config, ParallelismConfig, dist, reproducibility
+from composer.utils import FSDP2Config, ParallelismConfig, dist, get_device, reproducibility
+from torch.utils.data import DataLoader
 
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
@@ -16,10 +16,10 @@ from maskedclip_composer.algorithms.ema_teacher import EMATeacher
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
+from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.masking import num_visible
@@ -32,6 +32,9 @@ from maskedclip_composer.objectives.mfd import MaskedFeatureDistillation
 from maskedclip_composer.objectives.mim import MaskedImageModelling
 from maskedclip_composer.optim import build_optimizer
 
+# Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
+DIST_TIMEOUT = 1800.0
+
 
 def build_trainer(config: TrainConfig) -> Trainer:
     """Build everything that `config` describes and hand it to Composer.
@@ -39,7 +42,11 @@ def build_trainer(config: TrainConfig) -> Trainer:
     Raises:
         UserError: Data, weights or folders that the config names cannot be used.
     """
-    checkpoints = _prepare_checkpoints(config)
+    on_gpu = config.trainer.get("device", "gpu") == "gpu" and torch.cuda.is_available()
+    dist_timeout = config.trainer.get("dist_timeout", DIST_TIMEOUT)
+    if dist.get_world_size() > 1:
+        dist.initialize_dist(get_device("gpu" if on_gpu else "cpu"), timeout=dist_timeout)
+    checkpoints = prepare_checkpoints(config)
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config)
     loader = build_train_loader(config, model.net.branch.image_encoder)
@@ -53,14 +60,14 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         seed=config.seed,
     )
-    precision = "amp_bf16" if torch.cuda.is_available() else "fp32"
-    arguments: dict[str, Any] = {"precision": precision, **config.trainer}
+    defaults = {"precision": "amp_bf16" if on_gpu else "fp32", "dist_timeout": dist_timeout}
+    arguments: dict[str, Any] = defaults | dict(config.trainer)
     return Trainer(
         model=model,
         train_dataloader=loader,
-        optimizers=build_optimizer(config.optimizer, model.net, batch_size),
-        schedulers=_build_schedule(config),
-        algorithms=build_algorithms(config),
+        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=on_gpu),
+        schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
+        algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
         loggers=loggers,
         run_name=config.run_name,
@@ -71,7 +78,10 @@ def build_trainer(config: TrainConfig) -> Trainer:
         save_interval=config.checkpoint.interval,
         save_num_checkpoints_to_keep=config.checkpoint.keep,
         autoresume=config.checkpoint.resume,
-        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config()) if config.parallelism == "fsdp" else None,
+        # FULL leaves precision to autocast, as under DDP: FSDP2's own casting would round mask noise and logit scale.
+        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config(mixed_precision="FULL"))
+        if config.parallelism == "fsdp"
+        else None,
         **arguments,
     )
 
@@ -90,9 +100,12 @@ def build_model(config: TrainConfig) -> MaskedCLIP:
             "visible.\nChange mask_ratio, or have more patches: a larger data.image_size or a smaller patch."
         )
     branch = ImageBranch(encoder, config.bridge, config.image_encoder.attention)
-    if config.objectives.lg_clip is None:
-        branch.bridge = type(branch.bridge)(encoder.embed_dim, 0, 1)  # nothing would train a bridge
     text_encoder = build_text_encoder(config.text_encoder) if config.objectives.lg_clip is not None else None
+    if text_encoder is not None and config.data.max_tokens > text_encoder.max_tokens:
+        raise UserError(
+            f"data.max_tokens={config.data.max_tokens} is more than the {text_encoder.max_tokens} positions of "
+            f"text_encoder.name={config.text_encoder.name}.\nLower data.max_tokens."
+        )
     objectives = build_objectives(config, encoder, text_encoder.embed_dim if text_encoder is not None else 0)
     for objective in objectives.values():
         use_backend(objective, config.image_encoder.attention)
@@ -131,10 +144,10 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
     )
 
 
-def build_algorithms(config: TrainConfig) -> list[Algorithm]:
+def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     """Build what happens around the optimiser step; the logit scale is clamped before the teacher is updated."""
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
-    if config.parallelism == "fsdp" and not torch.cuda.is_available():
+    if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
     if config.objectives.lg_clip is not None:
         algorithms.append(ClampLogitScale())
@@ -143,34 +156,15 @@ def build_algorithms(config: TrainConfig) -> list[Algorithm]:
     return algorithms
 
 
-def _build_schedule(config: TrainConfig) -> CosineAnnealingWithWarmupScheduler:
-    warmup, duration = Time.from_input(config.optimizer.warmup), Time.from_input(config.trainer["max_duration"])
-    if warmup.unit == duration.unit and warmup.value >= duration.value:
-        raise UserError(
-            f"optimizer.warmup={config.optimizer.warmup} is not shorter than "
-            f"trainer.max_duration={config.trainer['max_duration']}.\nLower the warm-up, or train for longer."
-        )
-    return CosineAnnealingWithWarmupScheduler(
-        t_warmup=config.optimizer.warmup, t_max="1dur", alpha_f=config.optimizer.final_lr_factor
-    )
+def _build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+    def steps(time: str) -> int:
+        parsed = Time.from_input(time)
+        return parsed.value * (steps_per_epoch if parsed.unit == TimeUnit.EPOCH else 1)
 
-
-def _prepare_checkpoints(config: TrainConfig) -> Path:
-    """Make the checkpoint folder and see to it that nothing there would be overwritten or mixed up."""
-    folder = config.run_folder / "checkpoints"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    warmup, duration = config.optimizer.warmup, str(config.trainer["max_duration"])
+    if steps(warmup) >= steps(duration):
         raise UserError(
-            f"output={config.output}: cannot write to {folder}: {error.strerror}.\nChoose another folder with output=…"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"output={config.output}: cannot write to {folder}.\nChoose another folder with output=…")
-    if not config.checkpoint.resume and dist.get_global_rank() == 0 and any(folder.glob("*.pt")):
-        raise UserError(
-            f"checkpoint.resume=false, but {folder} already holds checkpoints of run_name={config.run_name}.\n"
-            "Choose another run_name, remove the folder, or continue with checkpoint.resume=true."
+            f"optimizer.warmup={warmup} is not shorter than trainer.max_duration={duration}: an epoch has "
+            f"{steps_per_epoch} steps.\nLower the warm-up, or train for longer."
         )
-    if config.checkpoint.resume and (folder / "latest-rank0.pt").is_file():
-        read_checkpoint(folder / "latest-rank0.pt")  # Composer would unpickle, and so run, whatever it holds
-    return folder
+    return CosineAnnealingWithWarmupScheduler(t_warmup=warmup, t_max="1dur", alpha_f=config.optimizer.final_lr_factor)

@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
@@ -19,7 +20,7 @@ from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mfd import MfdConfig
 from maskedclip_composer.objectives.mim import MimConfig
 from maskedclip_composer.optim import OptimizerConfig
-from maskedclip_composer.trainer_arguments import check_trainer_arguments
+from maskedclip_composer.trainer_arguments import check_time, check_trainer_arguments
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class CheckpointConfig:
     resume: bool = True
 
     def __post_init__(self):
+        check_time("checkpoint.interval", self.interval)
         if self.keep == 0 or self.keep < -1:
             raise UserError(f"checkpoint.keep={self.keep} keeps nothing.\nUse a positive number, or -1 for all.")
 
@@ -97,6 +99,11 @@ class TrainConfig:
             raise UserError(
                 "objectives.lg_clip needs images with texts, but data.paired is not given.\nAdd data.paired."
             )
+        if self.objectives.lg_clip is None and self.bridge.depth > 0:
+            raise UserError(
+                f"bridge.depth={self.bridge.depth} without objectives.lg_clip: only lg_clip trains the bridge.\n"
+                "Write `bridge: {depth: 0}`, or add `lg_clip: {}` to the objectives."
+            )
         if self.objectives.mim is None and self.objectives.mfd is None and self.data.unpaired is not None:
             raise UserError(
                 "data.unpaired is given, but no objective uses images without texts.\n"
@@ -129,8 +136,10 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"An override is not of the form key=value: {error}") from error
     for override in overrides:
-        if "=" not in override:
-            raise UserError(f"Override {override!r} is not of the form key=value, for example seed=3.")
+        if "=" not in override or override.endswith("="):
+            raise UserError(
+                f"Override {override!r} is not of the form key=value, for example seed=3 or data.paired=null."
+            )
     _refuse_bare_keys(loaded, cls, path)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, dotted)
@@ -147,6 +156,8 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
             raise error.__cause__ from None
         where = f"{path}: {error.full_key}" if error.full_key else path
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+    except (TypeError, AttributeError) as error:  # of OmegaConf, when a list meets a mapping
+        raise UserError(f"{path}: {error}") from error
     assert isinstance(result, cls)
     return result
 
@@ -159,8 +170,8 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 
 def to_yaml(config: Any) -> str:
-    """Return the resolved config as yaml."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """Return the resolved config as yaml, without credentials."""
+    return OmegaConf.to_yaml(OmegaConf.create(redact(to_plain(config))))
 
 
 def _read(path: Path) -> DictConfig:

@@ -1,13 +1,14 @@
 """AdamW with MAE's parameter groups, and the learning-rate schedule."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.trainer_arguments import check_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +39,29 @@ class OptimizerConfig:
     def __post_init__(self):
         for key in ("base_lr", "lr", "text_lr_mult", "max_grad_norm"):
             value = getattr(self, key)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UserError(f"optimizer.{key}={value} is not positive.\nUse a positive value.")
-        if len(self.betas) != 2:
-            raise UserError(f"optimizer.betas={list(self.betas)} must be two numbers, such as [0.9, 0.95].")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optimizer.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.95].")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"optimizer.weight_decay={self.weight_decay} is negative.\nUse 0 for none.")
+        if not 0 <= self.final_lr_factor <= 1:
+            raise UserError(f"optimizer.final_lr_factor={self.final_lr_factor} is outside [0, 1].\nUse 0 to end at 0.")
+        check_time("optimizer.warmup", self.warmup, zero=True)
 
     def learning_rate(self, batch_size: int) -> float:
         """Return the peak learning rate for a global batch size."""
         return self.lr if self.lr is not None else self.base_lr * batch_size / 256
 
 
-def build_optimizer(config: OptimizerConfig, net: nn.Module, batch_size: int) -> AdamW:
-    """Build AdamW over the parameters of `net` that are trained.
+def build_optimizer(config: OptimizerConfig, net: nn.Module, batch_size: int, *, fused: bool = False) -> AdamW:
+    """Build AdamW over the parameters of `net` that are trained, grouped by weight decay and by learning rate.
 
-    Fused where all parameters are on a CUDA device. Parameters are grouped by weight decay and by learning rate.
+    Args:
+        config: The hyper-parameters.
+        net: What is trained; names that begin with `text_encoder.` have the text tower's learning rate.
+        batch_size: Global batch size that `base_lr` is scaled by.
+        fused: Use torch's fused kernel; for parameters that will be on a GPU.
     """
     lr = config.learning_rate(batch_size)
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
@@ -70,4 +80,4 @@ def build_optimizer(config: OptimizerConfig, net: nn.Module, batch_size: int) ->
         )
         group["params"].append(parameter)
     beta1, beta2 = config.betas
-    return AdamW(list(groups.values()), lr=lr, betas=(beta1, beta2), fused=torch.cuda.is_available())
+    return AdamW(list(groups.values()), lr=lr, betas=(beta1, beta2), fused=fused)

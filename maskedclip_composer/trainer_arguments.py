@@ -1,17 +1,28 @@
-"""Checks the `trainer:` part of a yaml against composer.Trainer without importing Composer, which takes ten seconds."""
+"""What the `trainer:` part of a yaml may hold: the arguments of composer.Trainer that nothing else decides."""
 
-import ast
 import difflib
-import importlib.util
+import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from maskedclip_composer.errors import UserError
 
-# What the run decides itself, and the key to use instead.
-OWNED = {
+ALLOWED = (
+    "max_duration",
+    "precision",
+    "device",
+    "progress_bar",
+    "log_to_console",
+    "console_log_interval",
+    "log_traces",
+    "python_log_level",
+    "deterministic_mode",
+    "dist_timeout",
+    "ddp_sync_strategy",
+)
+
+# What users of Composer look for here, and the key to use instead.
+ELSEWHERE = {
     "model": "image_encoder, bridge, text_encoder and objectives",
     "train_dataloader": "data",
     "optimizers": "optimizer",
@@ -25,41 +36,45 @@ OWNED = {
     "save_interval": "checkpoint.interval",
     "save_num_checkpoints_to_keep": "checkpoint.keep",
     "autoresume": "checkpoint.resume",
+    "load_path": "checkpoint.resume and the run_name of the run to continue",
     "parallelism_config": "parallelism",
 }
 
 
 def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that composer.Trainer does not have, or that another key of the yaml decides.
+    """Refuse what another key of the yaml decides, and what would make a run do something else than it says.
 
     Raises:
         UserError: Names the key and the one to use instead.
     """
-    known = _trainer_arguments()
     for name in arguments:
-        if name in OWNED:
-            raise UserError(f"trainer.{name} is set from another part of the yaml.\nUse {OWNED[name]}.")
+        if name in ELSEWHERE:
+            raise UserError(f"trainer.{name} is set from another part of the yaml.\nUse {ELSEWHERE[name]}.")
         if name == "device_train_microbatch_size":
             raise UserError(
                 "trainer.device_train_microbatch_size would split the batch of the contrastive loss and change it.\n"
                 "Lower data.*.batch_size, use more ranks, or parallelism=fsdp."
             )
-        if name == "compile_config":
-            raise UserError("trainer.compile_config is not supported: views are computed lazily.\nRemove it.")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean trainer.{close[0]}?" if close else "See the arguments of composer.Trainer."
-            raise UserError(f"trainer.{name} is no argument of composer.Trainer.\n{hint}")
+        if name not in ALLOWED:
+            close = difflib.get_close_matches(name, ALLOWED, n=1)
+            hint = f"Did you mean trainer.{close[0]}?" if close else f"Known: {', '.join(ALLOWED)}."
+            raise UserError(f"trainer.{name} is not available.\n{hint}")
     if not arguments.get("max_duration"):
         raise UserError("trainer.max_duration is missing.\nAdd for example `max_duration: 200ep`.")
+    check_time("trainer.max_duration", arguments["max_duration"])
+    precision = arguments.get("precision")
+    if precision not in (None, "fp32", "amp_bf16", "amp_fp16"):
+        raise UserError(f"trainer.precision={precision} is not available.\nUse fp32, amp_bf16 or amp_fp16.")
+    device = arguments.get("device")
+    if device not in (None, "cpu", "gpu"):
+        raise UserError(f"trainer.device={device} is not available.\nUse cpu or gpu, or leave it out.")
 
 
-@cache
-def _trainer_arguments() -> list[str]:
-    spec = importlib.util.find_spec("composer")
-    assert spec is not None
-    assert spec.origin is not None
-    source = (Path(spec.origin).parent / "trainer" / "trainer.py").read_text()
-    trainer = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Trainer")
-    init = next(n for n in trainer.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
-    return [a.arg for a in init.args.args + init.args.kwonlyargs if a.arg != "self"]
+def check_time(key: str, value: Any, *, zero: bool = False) -> None:
+    """Refuse what is no number of epochs or steps.
+
+    Raises:
+        UserError: Names key and value.
+    """
+    if not re.fullmatch(r"\d+(ep|ba)", str(value)) or (not zero and re.match(r"0+[eb]", str(value))):
+        raise UserError(f"{key}={value} is no time.\nUse epochs or steps, such as 40ep or 500ba.")

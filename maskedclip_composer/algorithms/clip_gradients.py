@@ -1,13 +1,17 @@
 """Gradient clipping that logs the norm it found."""
 
-from composer.core import Algorithm, Event, State
+import math
+
+from composer.core import Algorithm, Event, Precision, State
 from composer.loggers import Logger
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from maskedclip_composer.errors import UserError
+
 
 class ClipGradients(Algorithm):
-    """Scale gradients so that their global norm is at most `max_norm`, and log the norm before that.
+    """Scale gradients so that their global norm is at most `max_norm`, log the norm before that, stop at nan or inf.
 
     Composer's GradientClipping clips alike but keeps the norm to itself, and its OptimizerMonitor sees gradients only
     when they have been clipped. One pass serves both here.
@@ -31,4 +35,12 @@ class ClipGradients(Algorithm):
             clip_grads_with_norm_(parameters, self.max_norm, norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        logger.log_metrics({"diagnostics/gradient_norm": norm.item()})
+        value = norm.item()
+        logger.log_metrics({"diagnostics/gradient_norm": value})
+        # With fp16 the loss scale starts too high on purpose, and Composer's scaler skips such steps.
+        if not math.isfinite(value) and state.precision != Precision.AMP_FP16:
+            raise UserError(
+                f"Step {int(state.timestamp.batch) + 1}: the gradient norm is {value}, so training has diverged. "
+                "Checkpoints are from before this step.\nLower optimizer.lr or optimizer.base_lr, or lengthen "
+                "optimizer.warmup, under another run_name."
+            )

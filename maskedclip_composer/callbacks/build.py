@@ -17,6 +17,7 @@ from maskedclip_composer.callbacks.quiet import quiet_known_warnings
 from maskedclip_composer.callbacks.run_record import RunRecord
 from maskedclip_composer.callbacks.seeding import StepSeeding
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
+from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
 
 SPEED_WINDOW = 10  # steps; SpeedMonitor logs no throughput before the window is full
 
@@ -30,6 +31,8 @@ def tracking_callbacks(
     resolved_config: dict[str, Any],
     manifest: dict[str, Any],
     seed: int,
+    image_mean: tuple[float, ...] = IMAGE_MEAN,
+    image_std: tuple[float, ...] = IMAGE_STD,
 ) -> tuple[list[LoggerDestination], list[Callback]]:
     """Build what records a run. Every rank gets the same list; off rank 0 nothing is written or sent.
 
@@ -41,13 +44,15 @@ def tracking_callbacks(
         resolved_config: The whole config as nested dicts.
         manifest: What the data are, as JSON.
         seed: The run's seed.
+        image_mean: What the model normalises images with, per channel in units of 0 to 1; pictures undo it.
+        image_std: Likewise.
 
     Returns:
         Loggers and callbacks for composer.Trainer.
     """
     quiet_known_warnings()
     metrics_file = MetricsFile(run_folder / "metrics.jsonl")
-    tracker = _build_tracker(config, run_name, output, metrics_file.path) if config.mlflow else None
+    tracker = _build_tracker(config, run_name, run_folder, output, metrics_file.path) if config.mlflow else None
     callbacks = [
         StepSeeding(seed),
         RunRecord(run_folder=run_folder, resolved_config=resolved_config, manifest=manifest, tracker=tracker),
@@ -59,12 +64,15 @@ def tracking_callbacks(
     if torch.cuda.is_available():
         callbacks.append(MemoryMonitor())
     if config.picture_interval:
-        callbacks.append(Pictures(config.picture_interval, config.num_pictures, run_folder / "pictures", tracker))
+        folder = run_folder / "pictures"
+        callbacks.append(
+            Pictures(config.picture_interval, config.num_pictures, folder, tracker, mean=image_mean, std=image_std)
+        )
     return [metrics_file, tracker] if tracker is not None else [metrics_file], callbacks
 
 
 def _build_tracker(
-    config: TrackingConfig, run_name: str, output: Path, metrics_path: Path
+    config: TrackingConfig, run_name: str, run_folder: Path, output: Path, metrics_path: Path
 ) -> FaultTolerantMLFlowLogger:
     uri = config.tracking_uri or default_tracking_uri(output)
     return FaultTolerantMLFlowLogger(
@@ -72,6 +80,7 @@ def _build_tracker(
         experiment=config.experiment,
         artifact_root=artifact_root(uri, output),
         run_name=run_name,
+        run_folder=run_folder,
         tags=dict(config.tags),
         fallback=metrics_path,
     )

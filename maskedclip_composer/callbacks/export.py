@@ -32,7 +32,8 @@ class EncoderExport(Callback):
 
     def after_load(self, state: State, logger: Logger) -> None:
         """Export also where a run was stopped between its last checkpoint and the end."""
-        if is_complete(state) and not self.path.exists():
+        # The first rank decides for all: gathering is collective, and other nodes may not see its disk.
+        if is_complete(state) and not dist.all_gather_object(self.path.exists())[0]:
             self.fit_end(state, logger)
 
     def fit_end(self, state: State, logger: Logger) -> None:
@@ -54,5 +55,7 @@ class EncoderExport(Callback):
             name=self.name,
             image_size=image_size,
             patch_size=encoder.patch_size,
+            mean=encoder.image_mean,
+            std=encoder.image_std,
             extra={"run_name": state.run_name, "trained": str(state.timestamp.batch)},
         )

@@ -1,5 +1,6 @@
 """Open an MLflow store without its side effects on the process and the working directory."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -7,8 +8,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.callbacks.redaction import redact_text
+
+log = logging.getLogger(__name__)
 
 # What creating or migrating a database says, about fifty lines at level INFO; two migrations log under names of
 # their own and set their own level, so that only a filter silences them (mlflow 2.22).
@@ -53,6 +61,42 @@ def log_artifact(client: MlflowClient, run_id: str, path: Path, folder: str | No
         HttpArtifactRepository(address).log_artifact(str(path), folder)
     else:
         client.log_artifact(run_id, str(path), folder)
+
+
+def remember_run(path: Path, run_id: str, tracking_uri: str, experiment: str) -> None:
+    """Write which MLflow run the folder of `path` belongs to. Only the id is read again; the rest is for people."""
+    content = {"run_id": run_id, "tracking_uri": redact_text(tracking_uri), "experiment": experiment}
+    try:
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        log.warning(f"{path} cannot be written ({error}). If this run is resumed, MLflow will show a second one.")
+
+
+def remembered_run(path: Path) -> str | None:
+    """Return the run id that `remember_run` wrote; None when there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return str(json.loads(path.read_text())["run_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning(f"{path} is damaged ({error!r}), so a new MLflow run is started.")
+        return None
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run; None when the store does not have it or has deleted it.
+
+    Raises:
+        mlflow.exceptions.MlflowException: The store does not answer.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        # The second is a file store's answer to an id that is not of its kind.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+    return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
 
 def _is_warning(record: logging.LogRecord) -> bool:

@@ -32,13 +32,26 @@ class Pictures(Callback):
         num_pictures: Images per picture, spread over the batch: paired images come first in it.
         folder: Where the files go.
         tracker: Takes the files too; None when MLflow is off.
+        mean: What the model normalises images with, per channel in units of 0 to 1.
+        std: Likewise.
     """
 
-    def __init__(self, interval: str, num_pictures: int, folder: Path, tracker: FaultTolerantMLFlowLogger | None):
+    def __init__(
+        self,
+        interval: str,
+        num_pictures: int,
+        folder: Path,
+        tracker: FaultTolerantMLFlowLogger | None,
+        *,
+        mean: tuple[float, ...] = IMAGE_MEAN,
+        std: tuple[float, ...] = IMAGE_STD,
+    ):
         self.interval = Time.from_input(interval)
         self.num_pictures = num_pictures
         self.folder = folder
         self.tracker = tracker
+        self.mean = mean
+        self.std = std
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Draw when due: at an epoch's last step rather than at its end, as evaluation overwrites the outputs."""
@@ -67,6 +80,8 @@ class Pictures(Callback):
             shown,
             rows=[f"{kinds[index]} {index}" for index in chosen],
             title=f"{state.run_name}, epoch {step.epoch.value + 1}, step {step.batch.value}",
+            mean=self.mean,
+            std=self.std,
         )
         write_whole(path, picture)
         if self.tracker is not None:
@@ -93,25 +108,31 @@ def reconstruct(
     prediction: Float[Tensor, "images patches values"],
     target: Float[Tensor, "images patches values"],
     mask: Float[Tensor, "images patches"],
+    *,
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
 ) -> tuple[Float[Tensor, "images 3 size size"], Float[Tensor, "images 3 size size"]]:
     """Return the masked input and the input with predicted patches in place of the removed ones, in [0, 1].
 
     Args:
         images: The step's input.
-        prediction: ImageNet-normalised pixels, values ordered row, column, channel; or those normalised by each
+        prediction: Normalised pixels, values ordered row, column, channel; or those normalised by each
             patch's mean and variance, which is put back from the true patch, as MAE's pictures do.
         target: What `prediction` is trained towards; tells the two apart.
         mask: 1 where a patch was removed.
+        mean: What the model normalises images with, per channel in units of 0 to 1.
+        std: Likewise.
     """
     patch_size = math.isqrt(prediction.shape[-1] // 3)
-    mean, std = (torch.tensor(value).repeat(patch_size**2) for value in (IMAGE_MEAN, IMAGE_STD))
+    # Values of a patch are ordered row, column, channel.
+    shift, scale = (torch.tensor(value).repeat(patch_size**2) for value in (mean, std))
     visible = patchify(images.float() / 255, patch_size)
-    normalised = (visible - mean) / std
+    normalised = (visible - shift) / scale
     if not torch.allclose(target, normalised, atol=1e-2):
         variance = normalised.var(dim=-1, keepdim=True)
         prediction = prediction * (variance + 1e-6).sqrt() + normalised.mean(dim=-1, keepdim=True)
     removed = mask[:, :, None] > 0
-    predicted = (prediction * std + mean).clamp(0, 1)
+    predicted = (prediction * scale + shift).clamp(0, 1)
     size = images.shape[-1]
     grey = torch.full_like(visible, HIDDEN_GREY)
     return (
@@ -135,6 +156,8 @@ def draw(
     *,
     rows: list[str],
     title: str,
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
 ) -> bytes:
     """Draw one row per image and one column per view.
 
@@ -143,6 +166,8 @@ def draw(
         outputs: Entries `mim` and `mfd` of the model's outputs, for these images alone, in float32.
         rows: A label per image.
         title: Above the picture.
+        mean: What the model normalises images with, per channel in units of 0 to 1.
+        std: Likewise.
 
     Returns:
         A PNG file.
@@ -153,7 +178,7 @@ def draw(
     pixels = images.float() / 255
     columns = [("input", pixels)]
     if "mim" in outputs:
-        masked, reconstruction = reconstruct(images, **outputs["mim"])
+        masked, reconstruction = reconstruct(images, **outputs["mim"], mean=mean, std=std)
         share = outputs["mim"]["mask"].mean().item()
         columns += [(f"masked, {share:.0%} removed", masked), ("reconstruction", reconstruction)]
     cosine = None

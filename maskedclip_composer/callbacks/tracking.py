@@ -15,9 +15,15 @@ from composer.core import State
 from composer.loggers import Logger, LoggerDestination
 from composer.utils import dist
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 
-from maskedclip_composer.callbacks.mlflow_store import log_artifact, open_client
+from maskedclip_composer.callbacks.mlflow_store import (
+    find_run,
+    log_artifact,
+    open_client,
+    remember_run,
+    remembered_run,
+)
 from maskedclip_composer.callbacks.redaction import redact_text
 
 log = logging.getLogger(__name__)
@@ -46,8 +52,10 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
     run down with the server, gives up what its asynchronous requests could not deliver, waits at the end for all their
     retries, and marks a crashed run FINISHED.
 
-    A resumed run continues the newest MLflow run that has its name in the tag `run_name`; a run that starts from step 0
-    does so only when that run is still RUNNING, that is, was killed before its first checkpoint. Only rank 0 sends.
+    The id of the MLflow run is kept in `mlflow_run.json` of the run folder, and no other is ever continued: on a shared
+    server other people's runs may have the same name. A resumed run continues it if it is in this experiment of this
+    server; a run that starts from step 0 does so only when it is still RUNNING, that is, was killed before its first
+    checkpoint. Steps that are repeated after a kill are not sent again. Only rank 0 sends.
     MLflow's variables MLFLOW_HTTP_REQUEST_TIMEOUT and MLFLOW_HTTP_REQUEST_MAX_RETRIES are honoured when set.
 
     Args:
@@ -55,6 +63,7 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         experiment: Created when absent.
         artifact_root: Artifacts of a new experiment go there; None leaves it to the server.
         run_name: Name and tag of the run.
+        run_folder: Keeps `mlflow_run.json`.
         tags: Further tags.
         fallback: Where the metrics are to be found when they could not be delivered; named in warnings.
     """
@@ -66,6 +75,7 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         experiment: str,
         artifact_root: str | None,
         run_name: str,
+        run_folder: Path,
         tags: dict[str, str],
         fallback: Path,
     ):
@@ -73,6 +83,7 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         self.experiment = experiment
         self.artifact_root = artifact_root
         self.run_name = run_name
+        self.run_file = run_folder / "mlflow_run.json"
         self.tags = tags
         self.fallback = fallback
         self.run_id: str | None = None  # known once the server has answered
@@ -81,6 +92,7 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         self._records: deque[Record] = deque()
         self._sending: list[Metric] = []
         self._known_params: set[str] = set()
+        self._known_steps: dict[str, int] = {}  # per metric, the last step that an earlier process has sent
         self._client: MlflowClient | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -164,22 +176,37 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         if self._client is None:
             self._client = open_client(self.tracking_uri)
         if self.run_id is None:
-            self.run_id = self._find_or_create_run(self._client)
+            self.run_id = self._continue_or_create_run(self._client)
+            log.info(f"MLflow run {self.run_id} of experiment {self.experiment} at {self._address}")
         return self._client, self.run_id
 
-    def _find_or_create_run(self, client: MlflowClient) -> str:
+    def _continue_or_create_run(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(self.experiment)
         experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, self.artifact_root)
-        quoted = self.run_name.replace("\\", "\\\\").replace("'", "\\'")
-        runs = client.search_runs([experiment_id], f"tags.run_name = '{quoted}'", max_results=1)  # newest first
-        if runs and (self._resumed or runs[0].info.status == "RUNNING"):
-            run = runs[0]
+        if run := self._earlier_run(client, experiment_id):
             client.update_run(run.info.run_id, status="RUNNING")
             self._known_params = set(run.data.params)
-        else:
-            run = client.create_run(experiment_id, tags=self.tags | {"run_name": self.run_name}, run_name=self.run_name)
-        log.info(f"MLflow run {run.info.run_id} of experiment {self.experiment} at {self._address}")
-        return run.info.run_id
+            # `run.data.metrics` has values without steps; its message has the last step of each, at no further request.
+            message: Any = run.data.to_proto()
+            self._known_steps = {metric.key: metric.step for metric in message.metrics}
+            return run.info.run_id
+        tags = self.tags | {"run_name": self.run_name}
+        run_id = client.create_run(experiment_id, tags=tags, run_name=self.run_name).info.run_id
+        remember_run(self.run_file, run_id, self.tracking_uri, self.experiment)
+        return run_id
+
+    def _earlier_run(self, client: MlflowClient, experiment_id: str) -> Run | None:
+        run_id = remembered_run(self.run_file)
+        if run_id is None:
+            return None
+        run = find_run(client, run_id)
+        if run is None or run.info.experiment_id != experiment_id:
+            log.warning(
+                f"MLflow run {run_id} of {self.run_file} is not in experiment {self.experiment} at {self._address}, "
+                "so a new run is started."
+            )
+            return None
+        return run if self._resumed or run.info.status == "RUNNING" else None
 
     def _deliver(self, client: MlflowClient, run_id: str) -> None:
         while self._records:
@@ -188,7 +215,9 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         while self._sending or self._metrics:
             # Moved aside first: a full deque drops its oldest entries while a request is on its way.
             while self._metrics and len(self._sending) < METRICS_PER_REQUEST:
-                self._sending.append(self._metrics.popleft())
+                metric = self._metrics.popleft()
+                if metric.step > self._known_steps.get(metric.key, -1):
+                    self._sending.append(metric)
             self._attempt(lambda client, run_id: client.log_batch(run_id, metrics=self._sending), client, run_id)
             self._sending = []
 

@@ -26,9 +26,10 @@ def compare(folders: list[Path]) -> str:
         if not path.is_file():
             raise UserError(f"{path} does not exist.\nGive folders that evaluate.py wrote.")
         results = json.loads(path.read_text())
+        name = folder.name if results.get("complete", True) else f"{folder.name} (incomplete)"
         for protocol in dict.fromkeys(outcome["protocol"] for outcome in results["outcomes"]):
             own = [outcome["test"] for outcome in results["outcomes"] if outcome["protocol"] == protocol]
-            cells = [folder.name, protocol, str(len(own)), _percent(own, "roc"), _percent(own, "prc")]
+            cells = [name, protocol, str(len(own)), _percent(own, "roc"), _percent(own, "prc")]
             rows.append(f"| {' | '.join(cells)} | {results['images']['test']} |")
     return "\n".join([*HEADER, *rows])
 

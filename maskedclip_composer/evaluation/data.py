@@ -47,9 +47,13 @@ class MdsPhotographs:
                 f"{folder} holds no labelled records: its columns are {', '.join(columns) or 'none'}.\n"
                 "Convert the data set as kind `labelled`."
             )
-        rows = [self._records[index] for index in range(len(self._records))]
-        self.labels = [row["label"] for row in rows]
-        self._sources = [row["source"] for row in rows]
+        self.labels: list[str] = []
+        self._sources: list[str] = []
+        # Row by row: a record brings its photograph, and those of a whole split may not fit into memory.
+        for index in range(len(self._records)):
+            row = self._records[index]
+            self.labels.append(row["label"])
+            self._sources.append(row["source"])
 
     def image(self, index: int) -> bytes:
         """Return the encoded photograph."""

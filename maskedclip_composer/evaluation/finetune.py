@@ -24,6 +24,7 @@ from maskedclip_composer.evaluation.classifier import (
 from maskedclip_composer.evaluation.config import FinetuneConfig
 from maskedclip_composer.evaluation.data import LabelledData, LabelledSplit
 from maskedclip_composer.evaluation.loading import PhotographDataset, build_loader, eval_dataset
+from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT
 from maskedclip_composer.evaluation.transforms import train_transform
 from maskedclip_composer.export.encoder import LoadedEncoder
 
@@ -114,6 +115,7 @@ def finetune(
         device=device,
         precision=config.precision or ("amp_bf16" if device == "gpu" else "fp32"),
         seed=seed,
+        dist_timeout=DIST_TIMEOUT,
         progress_bar=sys.stderr.isatty(),
     )
     try:

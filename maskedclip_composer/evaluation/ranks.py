@@ -6,6 +6,9 @@ from torch import distributed
 
 T = TypeVar("T")
 
+# Ranks wait for one that downloads a whole split or decodes every photograph; Composer's 300 s would end them.
+DIST_TIMEOUT = 3600.0  # seconds
+
 
 def rank() -> int:
     """Return this process's number, 0 where there is one process."""

@@ -84,10 +84,17 @@ def save_outcome(folder: Path, outcome: Outcome, data: LabelledData) -> None:
 
 
 def save_summary(
-    folder: Path, config: EvaluateConfig, encoder: str, data: LabelledData, outcomes: list[Outcome]
+    folder: Path,
+    config: EvaluateConfig,
+    encoder: str,
+    data: LabelledData,
+    outcomes: list[Outcome],
+    *,
+    complete: bool,
 ) -> None:
-    """Write results.json and results.md of all outcomes so far."""
+    """Write results.json and results.md of all outcomes so far; `complete` says whether these are all."""
     content = {
+        "complete": complete,
         "encoder": encoder,
         "config": redact(to_plain(config)),
         "provenance": git_state(Path(__file__).parent) | {"versions": package_versions(), "device": device_name()},
@@ -107,6 +114,8 @@ def save_summary(
     }
     write_whole(folder / "results.json", json.dumps(content, indent=2) + "\n")
     text = f"# {folder.name}\n\nEncoder: {encoder}\n\nData: {redact_text(config.data)}\n\n{table(outcomes, data)}\n"
+    if not complete:
+        text += "\nIncomplete: the evaluation is still running, or was stopped.\n"
     write_whole(folder / "results.md", text)
 
 

@@ -1,5 +1,6 @@
 """One evaluation from config to results."""
 
+import json
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ from maskedclip_composer.evaluation.finetune import finetune
 from maskedclip_composer.evaluation.loading import check_readable
 from maskedclip_composer.evaluation.metrics import classification_metrics
 from maskedclip_composer.evaluation.probe import extract_features, fit_probe
-from maskedclip_composer.evaluation.ranks import rank
+from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT, rank
 from maskedclip_composer.evaluation.report import Outcome, log_to_mlflow, save_outcome, save_summary, table
 from maskedclip_composer.export.encoder import LoadedEncoder, load_encoder
 
@@ -25,13 +26,15 @@ log = logging.getLogger(__name__)
 def evaluate(config: EvaluateConfig) -> str:
     """Run the protocols of `config`, write and log their results, and return the table to print.
 
-    Results are saved after every seed, so an evaluation that is stopped leaves the finished ones.
+    Results are saved after every seed, so an evaluation that is stopped leaves the finished ones, in a results.json
+    that says `"complete": false`. Started again, it begins anew: nothing there tells whether the encoder, which may be
+    the newest checkpoint of a run, still has the weights of then.
 
     Raises:
-        UserError: The run name is taken, or encoder, data or config do not work together.
+        UserError: The run name is that of a complete evaluation, or encoder, data or config do not work together.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.initialize_dist(get_device(None))
+        dist.initialize_dist(get_device(None), timeout=DIST_TIMEOUT)
     encoder = load_encoder(config.checkpoint, image_size=config.image_size)
     folder = _claim_folder(config, encoder)
     data = load_labelled(config.data, cache=config.data_cache)
@@ -44,8 +47,9 @@ def evaluate(config: EvaluateConfig) -> str:
             log.warning("left out of the means, because test has no image of them: %s", ", ".join(skipped))
         if rank() == 0:
             save_outcome(folder / outcome.name, outcome, data)
-            save_summary(folder, config, encoder.description, data, outcomes)
+            save_summary(folder, config, encoder.description, data, outcomes, complete=False)
     if rank() == 0:
+        save_summary(folder, config, encoder.description, data, outcomes, complete=True)
         log_to_mlflow(folder, config, encoder.description, outcomes)
     return f"{table(outcomes, data)}\n\n{folder}"
 
@@ -113,10 +117,14 @@ def _claim_folder(config: EvaluateConfig, encoder: LoadedEncoder) -> Path:
         source = Path(config.checkpoint).absolute().parent.name
     name = config.run_name or f"evaluate-{source}-{Path(config.data).name}-{config.fraction:g}"
     folder = Path(config.output) / name
-    if (folder / "results.json").exists():
-        raise UserError(
-            f"{folder} holds the results of an earlier evaluation.\nGive another run_name=, or move it away."
-        )
+    results = folder / "results.json"
+    if results.exists():
+        if json.loads(results.read_text()).get("complete", True):
+            raise UserError(
+                f"{folder} holds the results of an earlier evaluation.\nGive another run_name=, or move it away."
+            )
+        if rank() == 0:
+            log.warning("%s holds an evaluation that was stopped; it is done anew", folder)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -53,6 +53,8 @@ def save_encoder(
     name: str,
     image_size: int,
     patch_size: int,
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
     extra: Mapping[str, str] | None = None,
 ) -> None:
     """Write the encoder's weights, under timm's own names, with the facts needed to build it again.
@@ -65,6 +67,8 @@ def save_encoder(
         name: timm's name of the architecture.
         image_size: Side of the square input in pixels.
         patch_size: Side of a patch in pixels.
+        mean: What images were normalised with in training, per channel in units of 0 to 1.
+        std: Likewise.
         extra: Further metadata, for example the run's name.
     """
     path = Path(path)
@@ -74,8 +78,8 @@ def save_encoder(
         "image_size": str(image_size),
         "patch_size": str(patch_size),
         "depth": str(len(vit.blocks)),
-        "mean": json.dumps(IMAGE_MEAN),
-        "std": json.dumps(IMAGE_STD),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
@@ -206,15 +210,19 @@ def _checkpoint(path: Path, image_size: int | None) -> LoadedEncoder:
             "Keep a checkpoint inside its run folder, or use the run's encoder.safetensors."
         )
     config = yaml.safe_load(config_file.read_text())
-    return _assemble(
+    name = config["image_encoder"]["name"]
+    encoder = _assemble(
         weights,
-        name=config["image_encoder"]["name"],
+        name=name,
         stored_size=config["data"]["image_size"],
         patch_size=config["image_encoder"].get("patch_size"),
         depth=config["image_encoder"].get("depth"),
         image_size=image_size,
         source=path,
     )
+    published = timm.get_pretrained_cfg(name) if config["image_encoder"].get("pretrained") else None
+    # Pre-training that starts from published weights normalises images as those were trained.
+    return replace(encoder, mean=published.mean, std=published.std) if published else encoder
 
 
 def _assemble(

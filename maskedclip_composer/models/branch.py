@@ -25,6 +25,8 @@ class BridgeConfig:
     def __post_init__(self):
         if self.depth < 0:
             raise UserError(f"bridge.depth={self.depth} is negative.\nUse 0 for no bridge; the paper's value is 4.")
+        if self.num_heads is not None and self.num_heads < 1:
+            raise UserError(f"bridge.num_heads={self.num_heads} is not positive.\nLeave it out for the encoder's.")
 
 
 class ImageBranch(nn.Module):

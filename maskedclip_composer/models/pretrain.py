@@ -12,7 +12,7 @@ from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.transformer import Transformer
 from maskedclip_composer.models.views import Views
-from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoder
+from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective
 from maskedclip_composer.types import Batch
 
@@ -47,8 +47,9 @@ class PretrainNet(nn.Module):
         # A copy, never an alias: FSDP2 refuses a module that is reachable by two names.
         self.teacher = copy.deepcopy(branch).requires_grad_(False).eval() if with_teacher else None
         self.mask_ratio = mask_ratio
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(1, 3, 1, 1), persistent=False)
+        encoder = branch.image_encoder
+        self.register_buffer("image_mean", torch.tensor(encoder.image_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(encoder.image_std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Return, for each objective, the keyword arguments of its loss."""
@@ -56,7 +57,7 @@ class PretrainNet(nn.Module):
         return {name: objective(views) for name, objective in self.objectives.items()}
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images [images, 3, size, size] into ImageNet-normalised float32."""
+        """Turn uint8 images [images, 3, size, size] into float32, normalised as the encoder wants it."""
         return images.float().div_(255).sub_(self.image_mean).div_(self.image_std)
 
     def train(self, mode: bool = True) -> "PretrainNet":

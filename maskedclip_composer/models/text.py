@@ -1,6 +1,7 @@
 """The text encoder E_T: any encoder of transformers, pooled by its attention mask."""
 
 import inspect
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class TextEncoder(nn.Module):
         self.encoder = encoder
         self.layers = tuple(layers)
         self.embed_dim: int = encoder.config.hidden_size
+        self.max_tokens: int = getattr(encoder.config, "max_position_embeddings", sys.maxsize)
 
     def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
         """Return [texts, embed_dim] for ids and mask [texts, tokens], the mask 1 on tokens and 0 on padding."""
@@ -81,6 +83,11 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
             encoder = AutoModel.from_config(settings, **without_pooler)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_cannot_load(config.name, error)) from error
+    layers = settings.num_hidden_layers
+    if not all(-layers - 1 <= layer <= layers for layer in config.layers):
+        raise UserError(
+            f"text_encoder.layers={list(config.layers)}: {config.name} has layers 1 to {layers}, -1 the last."
+        )
     return TextEncoder(encoder, list(config.layers))
 
 

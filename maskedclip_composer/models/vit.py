@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any, cast
 
 import timm
 import torch
@@ -55,15 +56,22 @@ class ImageEncoder(nn.Module):
     """E_I of MaskedCLIP: patch embedding, positions, class token, blocks, final norm.
 
     `vit` keeps timm's parameter names, so its state dict loads strictly into `timm.create_model(name, num_classes=0)`.
+    Images are normalised by `image_mean` and `image_std` (per channel, for values of 0 to 1) before they enter.
     """
 
-    def __init__(self, vit: VisionTransformer):
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        image_mean: tuple[float, ...] = IMAGE_MEAN,
+        image_std: tuple[float, ...] = IMAGE_STD,
+    ):
         super().__init__()
         self.vit = vit
         self.embed_dim: int = vit.embed_dim
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.patch_size: int = vit.patch_embed.patch_size[0]
         self.num_heads = first_attention(vit).num_heads
+        self.image_mean, self.image_std = image_mean, image_std
 
     def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """Encode whole images, or the patches at `ids_keep` alone.
@@ -97,13 +105,15 @@ def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEnc
     """
     vit = build_vit(config.name, image_size, config.patch_size, config.depth, pretrained=config.pretrained)
     use_backend(vit, config.attention)
-    if not config.pretrained:
-        initialise(vit)
-        weight = vit.patch_embed.proj.weight.data
-        nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
-        assert vit.cls_token is not None
-        nn.init.normal_(vit.cls_token, std=0.02)
-        vit.pos_embed = nn.Parameter(sincos_positions(vit.patch_embed.grid_size, vit.embed_dim), requires_grad=False)
+    if config.pretrained:  # these weights know images as they were normalised for them
+        published = cast(dict[str, Any], vit.pretrained_cfg)
+        return ImageEncoder(vit, tuple(published["mean"]), tuple(published["std"]))
+    initialise(vit)
+    weight = vit.patch_embed.proj.weight.data
+    nn.init.xavier_uniform_(weight.view(weight.shape[0], -1))
+    assert vit.cls_token is not None
+    nn.init.normal_(vit.cls_token, std=0.02)
+    vit.pos_embed = nn.Parameter(sincos_positions(vit.patch_embed.grid_size, vit.embed_dim), requires_grad=False)
     return ImageEncoder(vit)
 
 

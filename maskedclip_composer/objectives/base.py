@@ -1,5 +1,6 @@
 """What an objective is."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -33,7 +34,7 @@ class Objective(nn.Module, ABC):
 
 def check_weight(objective: str, weight: float) -> None:
     """Refuse a weight that would silently switch an objective off or turn it round."""
-    if weight <= 0:
+    if not 0 < weight < math.inf:
         raise UserError(
             f"objectives.{objective}.weight={weight} is not positive.\n"
             f"Remove objectives.{objective} from the yaml to leave the objective out."

@@ -32,10 +32,16 @@ class LgClipConfig:
 
     def __post_init__(self):
         check_weight("lg_clip", self.weight)
-        if not 1 <= 1 / self.temperature <= self.max_logit_scale:
+        if self.embed_dim < 1:
+            raise UserError(f"objectives.lg_clip.embed_dim={self.embed_dim} is not positive.\nThe default is 512.")
+        if not self.max_logit_scale > 1:
             raise UserError(
-                f"objectives.lg_clip.temperature={self.temperature} gives a logit scale of {1 / self.temperature:.3g}, "
-                f"outside [1, {self.max_logit_scale}].\nUse a temperature between {1 / self.max_logit_scale:.3g} and 1."
+                f"objectives.lg_clip.max_logit_scale={self.max_logit_scale} is not above 1.\nCLIP's is 100."
+            )
+        if not 1 / self.max_logit_scale <= self.temperature <= 1:
+            raise UserError(
+                f"objectives.lg_clip.temperature={self.temperature} is outside [{1 / self.max_logit_scale:.3g}, 1]: "
+                "its inverse is the initial logit scale.\nThe default is 0.07."
             )
 
 

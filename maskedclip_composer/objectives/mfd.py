@@ -35,8 +35,10 @@ class MfdConfig:
         check_weight("mfd", self.weight)
         if not 0 <= self.momentum < 1:
             raise UserError(f"objectives.mfd.momentum={self.momentum} is outside [0, 1).\nThe paper's value is 0.999.")
-        if self.dim is not None and self.num_heads is not None:
-            check_width("mfd", self.dim, self.num_heads)
+        for key in ("dim", "depth", "num_heads"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"objectives.mfd.{key}={value} is not positive.\nUse 1 or more, or leave it out.")
 
 
 class MaskedFeatureDistillation(Objective):

@@ -34,6 +34,8 @@ class MimConfig:
 
     def __post_init__(self):
         check_weight("mim", self.weight)
+        if self.depth < 1:
+            raise UserError(f"objectives.mim.depth={self.depth} is not positive.\nUse 1 or more.")
         check_width("mim", self.dim, self.num_heads)
 
 
@@ -74,8 +76,8 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 def check_width(objective: str, dim: int, num_heads: int) -> None:
     """Refuse a decoder width that its heads or its sine-cosine positions cannot have."""
-    if dim % num_heads or dim % 4:
+    if dim < 1 or num_heads < 1 or dim % num_heads or dim % 4:
         raise UserError(
             f"objectives.{objective}.dim={dim} must be divisible by num_heads={num_heads} and by 4.\n"
-            f"Use for example dim={num_heads * 64}."
+            f"Use for example dim={max(1, num_heads) * 64}."
         )

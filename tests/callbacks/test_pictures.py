@@ -8,6 +8,7 @@ import torch
 from composer.core import Time, Timestamp
 from PIL import Image
 
+from maskedclip_composer.callbacks import pictures
 from maskedclip_composer.callbacks.config import TrackingConfig
 from maskedclip_composer.callbacks.pictures import draw, is_due, reconstruct, unpatchify
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
@@ -23,8 +24,8 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
+def normalise(images: torch.Tensor, mean=IMAGE_MEAN, std=IMAGE_STD) -> torch.Tensor:
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (mean, std))
     return (images.float() / 255 - mean) / std
 
 
@@ -53,6 +54,26 @@ def test_visible_patches_are_the_input_and_removed_ones_the_prediction(images, t
             assert torch.equal(patch(reconstruction, image, index), patch(truth if removed else images, image, index))
             grey = torch.full((3, PATCH, PATCH), 128, dtype=torch.uint8)
             assert torch.equal(patch(masked, image, index), grey if removed else patch(images, image, index))
+
+
+def test_a_models_own_mean_and_deviation_are_undone(images):
+    own = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.2, 0.1)}
+    truth = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+    target, prediction = (patchify(normalise(part, **own), PATCH) for part in (images, truth))
+    _, reconstruction = reconstruct(images, prediction, target, torch.ones(2, SIDE**2), **own)
+    assert torch.equal(as_bytes(reconstruction), truth)
+
+
+def test_the_runs_mean_and_deviation_reach_the_pictures(tmp_path: Path, monkeypatch):
+    used = []
+    monkeypatch.setattr(
+        pictures, "reconstruct", lambda *args, **options: used.append(options) or reconstruct(*args, **options)
+    )
+    config = TrackingConfig(mlflow=False, picture_interval="1ba")
+    own = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.25, 0.25, 0.25)}
+    run(make_trainer(tmp_path, config, duration="1ba", **own)[0])
+    (options,) = used
+    assert (options["mean"], options["std"]) == (own["image_mean"], own["image_std"])
 
 
 def test_predictions_out_of_range_are_clipped(images):

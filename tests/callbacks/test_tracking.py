@@ -1,3 +1,4 @@
+import json
 import logging
 import multiprocessing
 import os
@@ -242,14 +243,50 @@ def test_a_killed_run_is_continued_and_ends_finished(tmp_path: Path):
     _, killed = the_run(uri)
     assert killed.info.status == "RUNNING"
 
+    remembered = json.loads((tmp_path / "tiny" / "mlflow_run.json").read_text())
+    assert remembered == {"run_id": killed.info.run_id, "tracking_uri": uri, "experiment": "maskedclip"}
+
     run(make_trainer(tmp_path, config, save=True, resolved_config={"seed": 4, "new": True})[0])
     client, entry = the_run(uri)  # one run alone
     assert entry.info.run_id == killed.info.run_id
     assert entry.info.status == "FINISHED"
-    assert set(steps_of(client, entry)) == set(range(STEPS))
+    assert steps_of(client, entry) == list(range(STEPS))  # the fifth step was taken twice
     assert [line["batch"] for line in read(tmp_path) if "loss/train/total" in line] == [1, 2, 3, 4, 5, 6]
     assert entry.data.params["seed"] == "3"  # MLflow's parameters cannot change
     assert entry.data.params["new"] == "true"
+
+
+def test_runs_of_one_name_on_one_server_stay_apart(tmp_path: Path):
+    config = TrackingConfig(picture_interval=None, tracking_uri=f"sqlite:///{tmp_path / 'shared.db'}")
+    client = open_client(str(config.tracking_uri))
+
+    def train(person: str, duration: str) -> Run:
+        run(make_trainer(tmp_path / person, config, save=True, duration=duration)[0])
+        return client.get_run(json.loads((tmp_path / person / "tiny" / "mlflow_run.json").read_text())["run_id"])
+
+    first = train("alice", "1ep")
+    client.update_run(first.info.run_id, status="RUNNING")  # as a killed run, or one that goes on, leaves it
+    other = train("bob", "1ep")
+    assert other.info.run_id != first.info.run_id
+    assert client.get_run(first.info.run_id).info.status == "RUNNING"
+
+    resumed = train("alice", "2ep")  # Bob's is the newest of that name
+    assert resumed.info.run_id == first.info.run_id
+    assert steps_of(client, resumed) == list(range(STEPS))
+    assert steps_of(client, other) == list(range(STEPS // 2))
+
+
+def test_a_run_that_the_server_does_not_have_is_begun_anew(tmp_path: Path, caplog):
+    ids = []
+    for server, duration in (("old", "1ep"), ("new", "2ep")):
+        config = TrackingConfig(picture_interval=None, tracking_uri=f"sqlite:///{tmp_path / server}.db")
+        run(make_trainer(tmp_path, config, save=True, duration=duration)[0])
+        _, entry = the_run(str(config.tracking_uri))
+        assert json.loads((tmp_path / "tiny" / "mlflow_run.json").read_text())["run_id"] == entry.info.run_id
+        ids.append(entry.info.run_id)
+    (warning,) = [record.message for record in caplog.records if record.name == tracking.__name__]
+    assert f"MLflow run {ids[0]}" in warning
+    assert ids[1] not in warning
 
 
 def test_a_run_from_the_start_does_not_continue_one_that_has_ended(tmp_path: Path):

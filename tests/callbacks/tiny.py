@@ -87,6 +87,7 @@ def make_trainer(
     save: bool = False,
     resume: bool = True,
     model: ComposerModel | None = None,
+    **options: tuple[float, ...],
 ) -> tuple[Trainer, list[LoggerDestination]]:
     loggers, own = tracking_callbacks(
         config,
@@ -96,6 +97,7 @@ def make_trainer(
         resolved_config=resolved_config or {"seed": 3, "data": {"image_size": SIZE}},
         manifest={"datasets": {"odir": 12}},
         seed=3,
+        **options,
     )
     model = model or TinyModel()
     trainer = Trainer(

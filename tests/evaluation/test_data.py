@@ -1,11 +1,12 @@
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 from streaming import MDSWriter
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.data import load_labelled, stratified_subset
+from maskedclip_composer.evaluation.data import MdsPhotographs, load_labelled, stratified_subset
 from maskedclip_composer.evaluation.loading import check_readable
 from tests.evaluation.conftest import LABELS, SIZES, photograph, write_mds
 
@@ -31,6 +32,20 @@ def test_mds_has_each_record_once_and_numbers_sort_by_value(mds):
     assert [data.classes[target] for target in data.test.targets] == written
     assert len({data.test.photographs.image(index) for index in range(SIZES["test"])}) == SIZES["test"]
     assert "20.png" in data.test.photographs.describe(20)
+
+
+def test_opening_a_split_does_not_hold_its_photographs(tmp_path):
+    size, number = 1_000_000, 24
+    write_mds(tmp_path / "train", [LABELS[index % 3] for index in range(number)], [bytes(size)] * number)
+    tracemalloc.start()
+    try:
+        photographs = MdsPhotographs(tmp_path / "train")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * size
+    assert len(photographs.image(number - 1)) == size
+    assert photographs.labels[:3] == list(LABELS)
 
 
 def test_image_folder(folders):

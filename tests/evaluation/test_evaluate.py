@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import evaluate
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation import run as evaluation_run
 from maskedclip_composer.export.encoder import load_encoder, save_encoder
 from tests.evaluation.conftest import SIZES, TINY
 
@@ -92,6 +94,37 @@ def test_a_probe_alone_runs_once_however_many_seeds_and_does_not_overwrite(mds, 
     status, _, err = run(capsys, *places, *options)
     assert status == 2
     assert "earlier evaluation" in err
+
+
+def test_a_stopped_evaluation_can_be_done_anew(mds, encoder_file, tmp_path, capsys, monkeypatch):
+    def stop(*args, **options):
+        raise UserError("stopped")
+
+    monkeypatch.setattr(evaluation_run, "finetune", stop)
+    places = [f"checkpoint={encoder_file}", f"data={mds}", f"output={tmp_path}", "run_name=one", "workers=0"]
+    options = [*places, "tracking.mlflow=false"]
+    results = tmp_path / "one" / "results.json"
+    status, _, err = run(capsys, *options)
+    assert (status, "stopped" in err) == (2, True)
+    stopped = json.loads(results.read_text())
+    assert not stopped["complete"]
+    assert [outcome["protocol"] for outcome in stopped["outcomes"]] == ["probe"]
+    assert run(capsys, *options, "finetune=null")[0] == 0
+    repeated = json.loads(results.read_text())
+    assert repeated["complete"]
+    assert repeated["outcomes"][0]["test"] == stopped["outcomes"][0]["test"]
+    status, _, err = run(capsys, *options, "finetune=null")
+    assert (status, "earlier evaluation" in err) == (2, True)
+
+
+def test_ranks_wait_for_one_that_downloads(mds, encoder_file, tmp_path, capsys, monkeypatch):
+    def initialise(device, timeout=300.0):
+        raise UserError(f"timeout {timeout:.0f}")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(evaluation_run.dist, "initialize_dist", initialise)
+    _, _, err = run(capsys, f"checkpoint={encoder_file}", f"data={mds}", f"output={tmp_path}")
+    assert "timeout 3600" in err
 
 
 @pytest.mark.parametrize(

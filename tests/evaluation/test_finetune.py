@@ -144,6 +144,15 @@ def test_a_seed_repeats_and_another_differs_on_fewer_images_than_a_batch(encoder
     assert not np.array_equal(runs[0], runs[2])
 
 
+def test_the_trainer_waits_for_slow_ranks(encoder, data, monkeypatch):
+    def refuse(**options):
+        raise UserError(f"timeout {options['dist_timeout']:.0f}")
+
+    monkeypatch.setattr(module, "Trainer", refuse)
+    with pytest.raises(UserError, match="timeout 3600"):
+        module.finetune(FinetuneConfig(), encoder, data, rows=np.arange(SIZES["train"]), seed=0, workers=0)
+
+
 def test_divergence_is_said(encoder, data):
     config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=12, lr=1e30)
     with pytest.raises(UserError, match=r"Lower finetune\.lr"):

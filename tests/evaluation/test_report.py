@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.evaluation.compare import compare
 from maskedclip_composer.evaluation.config import EvaluateConfig, ProbeConfig
 from maskedclip_composer.evaluation.curves import pr_picture, roc_picture
 from maskedclip_composer.evaluation.data import load_labelled
@@ -73,12 +74,20 @@ def test_results_are_json_without_nan_and_without_credentials(outcomes, data, tm
     metrics = outcomes[0].metrics | {"roc_per_class": [float("nan"), 1.0, 1.0]}
     outcome = dataclasses.replace(outcomes[0], metrics=metrics)
     secret = EvaluateConfig(checkpoint="a", data="s3://me:hidden@host/b", probe=ProbeConfig())
-    save_summary(tmp_path, secret, "encoder", data, [outcome])
+    save_summary(tmp_path, secret, "encoder", data, [outcome], complete=True)
     text = (tmp_path / "results.json").read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert content["outcomes"][0]["test"]["roc_per_class"] == [None, 1.0, 1.0]
     assert content["images"] == {"train": 36, "val": 18, "test": 21}
     assert "hidden" not in text + (tmp_path / "results.md").read_text()
+
+
+def test_incomplete_results_say_so_wherever_they_are_shown(outcomes, data, tmp_path):
+    for complete in (False, True):
+        save_summary(tmp_path, config(), "encoder", data, outcomes[:1], complete=complete)
+        assert json.loads((tmp_path / "results.json").read_text())["complete"] is complete
+        assert ("Incomplete" in (tmp_path / "results.md").read_text()) is not complete
+        assert (f"{tmp_path.name} (incomplete)" in compare([tmp_path])) is not complete
 
 
 def test_curves_enclose_the_areas_that_their_legends_name(outcomes, data):

@@ -82,6 +82,23 @@ def test_a_patch_size_and_depth_of_ones_own_are_kept(tmp_path):
     assert equal(small, load_encoder(str(tmp_path / "small.safetensors")).vit)
 
 
+def test_a_mean_and_deviation_of_ones_own_are_kept(tmp_path, vit):
+    path, mean, std = tmp_path / "own.safetensors", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+    save_encoder(path, vit, name=NAME, image_size=32, patch_size=16, mean=mean, std=std)
+    loaded = load_encoder(str(path))
+    assert (loaded.mean, loaded.std) == (mean, std)
+
+
+@pytest.mark.parametrize(("pretrained", "mean"), [(True, (0.5, 0.5, 0.5)), (False, IMAGE_MEAN)])
+def test_a_checkpoint_is_normalised_as_the_weights_it_started_from(run_folder, pretrained, mean):
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())
+    config["image_encoder"]["pretrained"] = pretrained
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_encoder(str(run_folder))
+    assert loaded.mean == mean  # timm's weights of this model are Google's, trained with 0.5
+    assert loaded.std == ((0.5, 0.5, 0.5) if pretrained else IMAGE_STD)
+
+
 @pytest.mark.parametrize("part", ["", "checkpoints/latest-rank0.pt", "checkpoints/ep1-ba9-rank0.pt"])
 def test_run_folder_and_checkpoint_give_the_student(run_folder, vit, part):
     assert equal(vit, load_encoder(str(run_folder / part)).vit)

@@ -13,6 +13,7 @@ from tests.training.conftest import DEBUG
 from tests.training.test_train import lines
 
 Overrides = Callable[..., list[str]]
+COMPARED = ["diagnostics/gradient_norm", *(f"loss/train/{loss}" for loss in ("total", "mim", "lg_clip", "mfd"))]
 
 
 def run(ranks: int, arguments: list[str]) -> None:
@@ -29,8 +30,10 @@ def test_two_ranks_equal_one(overrides: Overrides, tmp_path: Path):
     one = tmp_path / "one" / "debug"
     for name in ("ddp", "fsdp"):
         other = tmp_path / name / "debug"
-        # Rank 0 logs the loss of its own share where no gather is involved, so only lg_clip is comparable step by step.
-        for key in ("loss/train/lg_clip", "diagnostics/gradient_norm"):
+        for key in (
+            *(f"loss/train/{loss}" for loss in ("total", "mim", "lg_clip", "mfd")),
+            "diagnostics/gradient_norm",
+        ):
             assert lines(other, key) == pytest.approx(lines(one, key), rel=1e-3), (name, key)
         expected, found = load_file(one / "encoder.safetensors"), load_file(other / "encoder.safetensors")
         assert expected.keys() == found.keys()

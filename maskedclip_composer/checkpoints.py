@@ -1,0 +1,107 @@
+"""The checkpoint folder of a run before training starts: sound, and of this run."""
+
+import os
+import re
+from pathlib import Path
+
+import yaml
+from composer.utils import dist
+
+from maskedclip_composer.callbacks.redaction import redact
+from maskedclip_composer.callbacks.run_record import flatten
+from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.export.checkpoint import read_checkpoint
+
+# A resumed run may differ in these from the one that it continues: none of them changes what is computed, but for
+# max_duration, which is there to train on.
+FREE = re.compile(
+    r"output|run_name|checkpoint\..*|tracking\..*|image_encoder\.attention|parallelism|text_encoder\.name"
+    r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"
+    r"|data\.(num_workers|cache_limit|download_retry|download_timeout|(paired|unpaired)\.(remote|local))"
+)
+NAME = re.compile(r"ep\d+-ba(\d+)(-rank0\.pt)?")
+
+
+def prepare_checkpoints(config: TrainConfig) -> Path:
+    """Make the checkpoint folder and see to it that nothing there is overwritten, mixed up or damaged.
+
+    A checkpoint that was cut short, because the run was killed while it was written, is renamed to `*.damaged`, and the
+    newest whole one is what the run continues from. Composer 0.32.1 writes checkpoints in place and fails when it finds
+    one newer than the latest it knows of.
+
+    Raises:
+        UserError: The folder cannot be written, belongs to a run of other settings, or resuming is off and it is used.
+    """
+    folder = config.run_folder / "checkpoints"
+    refusal = f"output={config.output}: cannot write to {folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{refusal}: {error.strerror}.\nChoose another folder with output=…") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{refusal}.\nChoose another folder with output=…")
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
+    if found and not config.checkpoint.resume:
+        raise UserError(
+            f"checkpoint.resume=false, but {folder} already holds checkpoints of run_name={config.run_name}.\n"
+            "Choose another run_name, remove the folder, or continue with checkpoint.resume=true."
+        )
+    if found:
+        _refuse_other_settings(config)
+    if dist.get_local_rank() == 0:
+        _link_newest_whole(folder, found)
+    dist.barrier()
+    return folder
+
+
+def _link_newest_whole(folder: Path, found: list[Path]) -> None:
+    newest = None
+    for path in sorted(found, key=_batch, reverse=True):
+        if _is_whole(path):
+            newest = path
+            break
+        path.rename(path.with_name(path.name + ".damaged"))
+        print(f"{path} is damaged; it is kept as {path.name}.damaged, and the run continues from an earlier one.")
+    ranks = dist.get_world_size() if newest is not None and newest.is_dir() else 1
+    for link in (folder / f"latest-rank{rank}.pt" for rank in range(ranks)):
+        if newest is None:
+            link.unlink(missing_ok=True)
+        elif not (link.is_symlink() and os.readlink(link) == newest.name):
+            aside = folder / f"{link.name}.partial"
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(newest.name)
+            os.replace(aside, link)
+
+
+def _is_whole(path: Path) -> bool:
+    if path.is_dir():  # of FSDP; its .metadata is written last
+        return (path / ".metadata").is_file()
+    try:
+        read_checkpoint(path)
+    except UserError as error:
+        if "was refused" in str(error):  # whole, but not harmless: Composer would unpickle, and so run, what it holds
+            raise
+        return False
+    return True
+
+
+def _batch(path: Path) -> int:
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _refuse_other_settings(config: TrainConfig) -> None:
+    """Refuse to continue a run with settings that would be ignored, or that its checkpoint does not fit."""
+    record = config.run_folder / "config.yaml"
+    if not record.is_file():
+        return
+    before, now = flatten(yaml.safe_load(record.read_text())), flatten(redact(to_plain(config)))
+    changed = [key for key in now if before.get(key) != now[key] and not FREE.fullmatch(key)]
+    if changed:
+        lines = "\n".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in changed)
+        raise UserError(
+            f"run_name={config.run_name} was started with other settings:\n{lines}\n"
+            "Choose another run_name, or the settings of then."
+        )
