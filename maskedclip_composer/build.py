@@ -59,6 +59,8 @@ def build_trainer(config: TrainConfig) -> Trainer:
         resolved_config=to_plain(config),
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         seed=config.seed,
+        image_mean=model.net.branch.image_encoder.image_mean,
+        image_std=model.net.branch.image_encoder.image_std,
     )
     defaults = {"precision": "amp_bf16" if on_gpu else "fp32", "dist_timeout": dist_timeout}
     arguments: dict[str, Any] = defaults | dict(config.trainer)

@@ -78,7 +78,7 @@ class JointDataset(StreamingDataset):
                 shuffle_seed=seed,
                 shuffle_block_size=data.shuffle_block_size,
                 cache_limit=data.cache_limit,
-                # Streaming's threads poll while they are this far ahead, 0.25-0.3 ms of CPU per image with its default.
+                # Streaming's threads poll while they are this far ahead; a whole epoch leaves them nothing to wait for.
                 # With a limited cache they must not run ahead, or they evict what has not been used yet.
                 predownload=None if data.cache_limit else self.steps * self.global_batch,
             )
