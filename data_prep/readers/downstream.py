@@ -71,7 +71,7 @@ IDRID = Dataset(
             columns=("Risk of macular edema",),
         ),
     },
-    traps=("six pairs of identical photographs, four of them with different grades, one across the split",),
+    traps=("six pairs of identical photographs, four of them with different labels, one across the split",),
 )
 
 MESSIDOR2 = Dataset(

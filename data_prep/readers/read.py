@@ -10,7 +10,7 @@ from data_prep.folders import path_below
 from data_prep.manifest import EYES, Row
 from data_prep.readers.dataset import Dataset, Entry, Part, Target
 from data_prep.readers.layout import layout, missing
-from data_prep.readers.sheets import corrected_labels, entries_of, partners, stem
+from data_prep.readers.sheets import corrected_labels, entries_of, has_column, partners, stem
 from data_prep.readers.tree import Lookup, Tree
 from data_prep.tables import read_table
 from maskedclip_composer.data.schema import Kind
@@ -116,6 +116,9 @@ def _read_part(
     sheet, path = choice
     table = read_table(tree.root / path, sheet.form)
     notes += [f"sheet {path}: column {name!r} read without its white space" for name in table.respelled]
+    if part.sheet_optional and target and not has_column(table, target.columns):
+        notes.append(f"sheet {path}: has no labels ({' or '.join(target.columns)})")
+        target = None
     entries = entries_of(sheet, target, table)
     if sheet.key:
         return _walk(part, photographs, {entry.image.casefold(): entry for _, entry in entries}, left_out)

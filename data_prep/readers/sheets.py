@@ -21,10 +21,7 @@ def entries_of(sheet: Sheet, target: Target | None, table: Table) -> list[tuple[
     Raises:
         UserError: A column is missing.
     """
-    names = {name.casefold(): name for name in table.columns}
-    for name in table.columns:
-        for said in name.split(PART):
-            names.setdefault(said.casefold(), name)
+    names = _names(table)
     columns = target.columns if target else ()
     entries = []
     for number, cells in zip(table.numbers, table.rows, strict=True):
@@ -32,6 +29,19 @@ def entries_of(sheet: Sheet, target: Target | None, table: Table) -> list[tuple[
         of_row = sheet.entries(cell, columns) if sheet.entries else [_entry(sheet, cell, columns)]
         entries += [(number, entry) for entry in of_row]
     return entries
+
+
+def has_column(table: Table, columns: tuple[str, ...]) -> bool:
+    """Whether the table has one of the columns."""
+    return any(name.casefold() in _names(table) for name in columns)
+
+
+def _names(table: Table) -> dict[str, str]:
+    names = {name.casefold(): name for name in table.columns}
+    for name in table.columns:
+        for said in name.split(PART):
+            names.setdefault(said.casefold(), name)
+    return names
 
 
 def _cell(table: Table, names: dict[str, str], cells: dict[str, Any]) -> Cell:

@@ -94,6 +94,14 @@ def test_other_mirrors(tmp_path):
     assert [row.texts for row in found] == [("Choroidal Neovascularization",)]
 
 
+def test_an_optional_sheet_without_labels(tmp_path):
+    root = release("refuge", tmp_path)
+    workbook(root / "Fovea_locations.xlsx", {"Sheet1": [["ImgName", "Fovea_X"], ["V0001.jpg", 5], ["V0002.jpg", 6]]})
+    reading = read(DATASETS["refuge"], root)
+    assert [row.split for row in reading.rows].count("val") == 2
+    assert any("Fovea_locations.xlsx: has no labels (Label(Glaucoma=1) or" in note for note in reading.notes)
+
+
 def test_odir_of_kaggle_has_each_eye_once(tmp_path):
     head = ["ID", "Left-Fundus", "Right-Fundus", "Left-Diagnostic Keywords", "Right-Diagnostic Keywords", "filename"]
     both = [0, "0_left.jpg", "0_right.jpg", "cataract", "drusen"]
