@@ -9,12 +9,9 @@ OUT=${OUT:-runs/real}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two recipes run side by side, one core each
 
 prepare() {
-  python -m data_prep odir5k --root "$FUNDUS_DATA/paired_odir" --out "$DATA/odir5k.csv"
-  python -m data_prep manifest --csv "$DATA/odir5k.csv" --images "$FUNDUS_DATA/paired_odir" --out "$DATA/paired" \
-    --separator '，' --label-from-text --size 192
+  python -m data_prep prepare odir5k --root "$FUNDUS_DATA/paired_odir" --out "$DATA/paired" --size 192
   python -m data_prep manifest --images "$FUNDUS_DATA/unpaired" --out "$DATA/unpaired" --size 192
-  python -m data_prep idrid --root "$FUNDUS_DATA/downstream_idrid" --out "$DATA/idrid.csv" --target grade
-  python -m data_prep manifest --csv "$DATA/idrid.csv" --images "$FUNDUS_DATA/downstream_idrid" --out "$DATA/idrid" \
+  python -m data_prep prepare idrid --root "$FUNDUS_DATA/downstream_idrid" --out "$DATA/idrid" --target grade --val 0.2 \
     --size 192
   python -m data_prep text-tower --shards "$DATA/paired" --out "$DATA/text" --width 128 --layers 2
 }

@@ -9,15 +9,17 @@ from maskedclip_composer.errors import UserError, report
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status (2 after an error that the user can mend)."""
     # Not at the top: every worker process imports this module again, as the main one.
-    from data_prep import convert, synthetic, text_tower
-    from data_prep.readers import idrid, odir5k
+    from data_prep import convert, prepare, synthetic, text_tower
+    from data_prep.fixtures import command as fixtures
 
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
-        description="Prepare retinal photographs for training: MDS shards for Streaming, from a table or a folder.",
+        description="Prepare retinal photographs for training: MDS shards for Streaming, from a data set, a table "
+        "or a folder.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (convert, odir5k, idrid, text_tower, synthetic):
+    prepare.add_list_parser(subparsers)
+    for command in (prepare, convert, text_tower, synthetic, fixtures):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     try:

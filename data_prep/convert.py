@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.folders import require_folder
-from data_prep.manifest import Row, Source, read_rows
+from data_prep.manifest import Rejected, Row, Source, read_rows
 from data_prep.photograph import Photograph, Recipe, prepare
 from data_prep.report import Outcome, Result, build_report, quarantine, quarantine_csv, summary
 from data_prep.writer import REPORT, Workplace, check_destination
@@ -49,7 +49,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="ROOT", help="folder that the image paths start from (default: the table's)"
     )
-    parser.add_argument("--out", required=True, metavar="DIR|URL", help="folder, or s3://... and other cloud addresses")
     parser.add_argument(
         "--kind", choices=("auto", "paired", "unpaired", "labelled"), default="auto", help="default: by the columns"
     )
@@ -60,6 +59,15 @@ def add_parser(subparsers: Any) -> None:
         "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
     )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the images, noted in report.json")
+    add_conversion_options(parser, out_required=True)
+    parser.set_defaults(run=run)
+
+
+def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: bool) -> None:
+    """Add the options of `convert` to a command: where to write, what to do to a photograph, how to work."""
+    parser.add_argument(
+        "--out", required=out_required, metavar="DIR|URL", help="folder, or s3://... and other cloud addresses"
+    )
     recipe = Recipe()
     parser.add_argument("--size", type=int, default=recipe.size, help="short side; 0 keeps (default: %(default)s)")
     parser.add_argument("--no-crop", action="store_true", help="keep what surrounds the retina")
@@ -73,23 +81,14 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for unfinished work (default: OUT.partial)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in --out")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the command line says; return the exit status."""
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
-    if not 0 <= args.max_bad <= 1:
-        raise UserError(f"--max-bad {args.max_bad}: give a share from 0 to 1")
-    if args.part < 1:
-        raise UserError(f"--part {args.part}: give a number of rows from 1")
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    if workers < 1:
-        raise UserError(f"--workers {workers}: give a number from 1")
     if args.csv is not None and not args.csv.is_file():
         raise UserError(f"--csv {args.csv}: no such file")
-    recipe = Recipe(size=args.size, crop=not args.no_crop, quality=args.quality)
     source = Source(
         table=args.csv,
         images=require_folder(args.images or args.csv.parent, "image root (--images)"),
@@ -100,22 +99,64 @@ def run(args: argparse.Namespace) -> int:
         dataset=args.dataset,
     )
     kind, rows, repeated = read_rows(source)
+    return convert(args, source.images, kind, rows, repeated, licence=args.licence)
+
+
+def convert(
+    args: argparse.Namespace,
+    root: Path,
+    kind: Kind,
+    rows: list[Row],
+    repeated: list[Rejected],
+    *,
+    licence: str,
+    by_split: bool = True,
+    about: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> int:
+    """Convert checked rows as the options of `add_conversion_options` say; return the exit status.
+
+    Args:
+        args: Those options.
+        root: Resolved folder that the rows' images lie below.
+        kind: Of all rows.
+        rows: Photographs to convert, each once.
+        repeated: Rows that are quarantined before.
+        licence: Terms of the images, noted in report.json.
+        by_split: Whether each split becomes a folder of its own.
+        about: More to note there.
+        files: More text files for the destination, name -> content.
+
+    Raises:
+        UserError: An option or the destination is wrong; nothing was written.
+    """
+    recipe = Recipe(size=args.size, crop=not args.no_crop, quality=args.quality)
+    if not 0 <= args.max_bad <= 1:
+        raise UserError(f"--max-bad {args.max_bad}: give a share from 0 to 1")
+    if args.part < 1:
+        raise UserError(f"--part {args.part}: give a number of rows from 1")
+    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
+    if workers < 1:
+        raise UserError(f"--workers {workers}: give a number from 1")
     check_destination(args.out, args.overwrite)
 
     options = asdict(recipe)
-    plan = {"images": str(source.images), "kind": kind, "part": args.part, "rows": [asdict(row) for row in rows]}
+    plan = {"images": str(root), "kind": kind, "part": args.part, "by_split": by_split}
+    plan["rows"] = [asdict(row) for row in rows]
     workplace = Workplace(args.out, args.work)
     if workplace.open(plan | {"recipe": options, "columns": COLUMNS[kind]}):
         print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
     try:
-        results, splits = _convert(workplace, kind, rows, args.part, source.images, recipe, workers)
-        report = build_report(kind, results, repeated, options, args.licence)
+        results, splits = _convert(workplace, kind, rows, args.part, root, recipe, workers, by_split)
+        report = build_report(kind, results, repeated, options, licence) | dict(about or {})
         rejected = quarantine(results, repeated)
         if report["stored"] == 0:
             print(summary(report, rejected, "nowhere: no image can be used"), file=sys.stderr)
             return 1
         tree = workplace.assemble(splits)
         (tree / "quarantine.csv").write_text(quarantine_csv(rejected), encoding="utf-8")
+        for name, text in (files or {}).items():
+            (tree / name).write_text(text, encoding="utf-8")
         (tree / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         workplace.publish(tree, args.out)
     finally:
@@ -129,12 +170,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert(
-    workplace: Workplace, kind: Kind, rows: list[Row], part_rows: int, root: Path, recipe: Recipe, workers: int
+    workplace: Workplace,
+    kind: Kind,
+    rows: list[Row],
+    part_rows: int,
+    root: Path,
+    recipe: Recipe,
+    workers: int,
+    by_split: bool,
 ) -> tuple[list[Result], dict[str, list[str]]]:
     """Do the parts that are not finished; return what became of all rows and the parts of each split."""
     parts: list[tuple[str, str, list[Row]]] = []  # split, name, rows
-    for split in dict.fromkeys(row.split for row in rows):
-        of_split = [row for row in rows if row.split == split]
+    for split in dict.fromkeys(row.split for row in rows) if by_split else ("",):
+        of_split = [row for row in rows if row.split == split] if by_split else rows
         for start in range(0, len(of_split), part_rows):
             parts.append((split, f"{len(parts):05}", of_split[start : start + part_rows]))
 

@@ -17,6 +17,11 @@ def require_folder(path: Path, role: str) -> Path:
     return path.resolve()
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file is left over from a file manager: Thumbs.db, desktop.ini, .DS_Store, ._x.jpg."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def walk_images(root: Path) -> list[str]:
     """List the photographs below `root`, sorted, as paths relative to it with forward slashes.
 
@@ -28,7 +33,7 @@ def walk_images(root: Path) -> list[str]:
         found += [
             Path(folder, name).relative_to(root).as_posix()
             for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and name.lower() not in _LITTER
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(name)
         ]
     return sorted(found)
 
@@ -56,27 +61,3 @@ def path_below(root: Path, image: str) -> str:
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)
-
-
-class ImageLookup:
-    """Photographs of one folder by name, blind to case and to the suffix (`a.jpg` finds `A.JPG` and `a..JPG`)."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        names = sorted((entry for entry in walk_images(folder) if "/" not in entry), reverse=True)
-        self._names = {_stem(name): name for name in names} | {name.lower(): name for name in names}
-        self._prefix = folder.relative_to(root).as_posix()
-
-    def find(self, name: str) -> str | None:
-        """Return the path below the root of the photograph called `name` (suffix optional), or None."""
-        found = self._names.get(name.lower()) or self._names.get(_stem(name))
-        return found and (found if self._prefix == "." else f"{self._prefix}/{found}")
-
-
-def _stem(name: str) -> str:
-    path = Path(name)
-    return (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).rstrip(".").lower()
-
-
-def find_first(root: Path, candidates: tuple[str, ...]) -> Path | None:
-    """Return the first match below `root` of the glob patterns, tried in order, or None."""
-    return next((path for pattern in candidates for path in sorted(root.glob(pattern))), None)

@@ -14,7 +14,7 @@ from maskedclip_composer.errors import UserError
 
 COLUMNS = ("image", "text", "label", "patient", "eye", "split", "dataset")
 _USUAL_NAMES = ("path", "image_path", "filename", "file", "file_name", "img", "image_id", "id", "image name")
-_EYES = {"": "", "left": "left", "l": "left", "os": "left", "right": "right", "r": "right", "od": "right"}
+EYES = {"": "", "left": "left", "l": "left", "os": "left", "right": "right", "r": "right", "od": "right"}
 _SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -182,7 +182,7 @@ def _build_rows(source: Source, table: Table, names: dict[str, str], kind: Kind)
             continue
         where = f"table {table.path}: row {number}"
         eye = cell_text(get("eye")).lower()
-        if eye not in _EYES:
+        if eye not in EYES:
             raise UserError(f"{where} has eye {eye!r}; write left or right (OS and OD are understood), or nothing")
         try:
             path = path_below(source.images, image)
@@ -196,7 +196,7 @@ def _build_rows(source: Source, table: Table, names: dict[str, str], kind: Kind)
                 texts=tuple(text for text, _ in paired),
                 labels=tuple(label for _, label in paired) if kind == "paired" else tuple(labels[:1]),
                 patient=cell_text(get("patient")),
-                eye=_EYES[eye],
+                eye=EYES[eye],
                 split=cell_text(get("split")),
                 dataset=cell_text(get("dataset")) or dataset,
             )

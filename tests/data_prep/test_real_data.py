@@ -1,5 +1,6 @@
 """The photographs below FUNDUS_DATA: ODIR-5K and IDRiD as released, several cameras, original files."""
 
+import csv
 import json
 import os
 from collections import Counter
@@ -11,7 +12,9 @@ from PIL import Image
 
 from data_prep.crop import find_retina
 from data_prep.folders import walk_images
-from data_prep.readers import idrid, odir5k
+from data_prep.readers.catalogue import DATASETS
+from data_prep.readers.pretraining_paired import UNUSABLE
+from data_prep.readers.read import read
 from tests.data_prep.drawing import run, samples
 
 pytestmark = pytest.mark.real_data
@@ -22,26 +25,57 @@ def root():
     folder = os.environ.get("FUNDUS_DATA")
     if not folder:
         pytest.skip("FUNDUS_DATA does not name the folder of photographs")
-    return Path(folder)
+    return Path(folder).resolve()
 
 
 def test_odir_rows(root):
-    reading = odir5k.read(root / "paired_odir")
+    reading = read(DATASETS["odir5k"], root / "paired_odir")
     assert len(reading.rows) == 1282
-    assert Counter(reason for _, reason in reading.left_out) == {"image is not on disk": 66}
-    assert len({row["patient"] for row in reading.rows}) == 674
-    keywords = {keyword for row in reading.rows for keyword in row["text"].split(odir5k.SEPARATOR)}
-    assert not keywords & odir5k.UNUSABLE
+    assert Counter(reason for _, reason in reading.left_out) == {"is not on disk": 66}
+    assert any("missing: 66 photographs" in note and "odir2019" in note for note in reading.notes)
+    assert len({row.patient for row in reading.rows}) == 674
+    keywords = {keyword for row in reading.rows for keyword in row.texts}
+    assert not keywords & UNUSABLE
     assert "hypertensive retinopathy" in keywords
 
 
-def test_idrid_rows(root):
-    reading = idrid.read(root / "downstream_idrid")
-    assert Counter(row["split"] for row in reading.rows) == {"train": 330, "val": 82, "test": 103}
-    assert [Path(image).name for image, _ in reading.left_out] == ["IDRiD_118.jpg"]
-    assert len(reading.notes) == 6
-    labels = Counter(row["label"] for row in reading.rows if row["split"] != "test")
+def test_idrid_rows(root, tmp_path, capsys):
+    arguments = ("--root", root / "downstream_idrid", "--manifest", tmp_path / "m.csv", "--val", "0.2")
+    assert run("prepare", "idrid", *arguments) == 0
+    with (tmp_path / "m.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["split"] for row in rows) == {"train": 330, "val": 82, "test": 103}
+    labels = Counter(row["label"] for row in rows if row["split"] != "test")
     assert labels == {"0": 133, "1": 20, "2": 136, "3": 74, "4": 49}
+    out = capsys.readouterr().out
+    assert out.count("byte-identical:") == 6
+    assert out.count(", different ") == 4
+    assert "a. Training Set/IDRiD_118.jpg (0) = b. Testing Set/IDRiD_064.jpg (3), different labels" in out
+    assert "IDRiD_118.jpg" in (tmp_path / "m.left_out.csv").read_text()
+
+
+def test_idrid_becomes_shards(root, tmp_path):
+    arguments = ("--root", root / "downstream_idrid", "--target", "dme", "--out", tmp_path / "out", "--size", "64")
+    assert run("prepare", "idrid", *arguments) == 0
+    assert [len(samples(tmp_path / "out" / split)) for split in ("train", "test")] == [412, 103]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "count", "labels"),
+    [
+        ("hrf", "hrf", 45, {"dr": 15, "g": 15, "h": 15}),
+        ("chase-db1", "chase_db1", 28, {"": 28}),
+        ("les-av", "les_av", 22, {"": 22}),
+    ],
+)
+def test_rows_of_three_cameras(root, name, folder, count, labels):
+    reading = read(DATASETS[name], root / "unpaired" / folder)
+    assert len(reading.rows) == count
+    assert Counter(reading.codes) == labels
+    assert reading.left_out == reading.notes == []
+    if name == "chase-db1":
+        assert Counter(row.eye for row in reading.rows) == {"left": 14, "right": 14}
+        assert len({row.patient for row in reading.rows}) == 14
 
 
 def test_original_files(root, tmp_path):

@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.tables import cell_text, cell_texts, read_table
+from data_prep.tables import Form, cell_text, cell_texts, read_table
 from maskedclip_composer.errors import UserError
 
 EXPECTED = [{"image": "a.jpg", "text": "röte"}, {"image": "b.jpg", "text": "blass, grau"}]
@@ -83,3 +83,34 @@ def test_cells():
     assert cell_texts("a | b||", "|") == ["a", "b"]
     assert cell_texts("a | b", None) == ["a | b"]
     assert cell_texts(["a | b", None, "c"], "|") == ["a | b", "c"]
+
+
+def test_workbook_with_two_header_rows_and_rows_above(tmp_path):
+    book = openpyxl.Workbook()
+    book.active.title = "Notes"
+    page = book.create_sheet("Baseline")
+    for row in (["made in 2020"], [None, "VF", None], ["ID", "MD", "PSD"], [None, None, None], [7, 1.5, 2]):
+        page.append(row)
+    book.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx", Form(sheet="baseline", skip=1, header_rows=2))
+    assert table.columns == ("ID / column 1", "VF / MD / column 2", "PSD / column 3")
+    assert (table.rows, table.numbers) == ([{"ID / column 1": 7, "VF / MD / column 2": 1.5, "PSD / column 3": 2}], [5])
+
+
+def test_lines_without_header(tmp_path):
+    (tmp_path / "t.txt").write_text('im1\t 3 4 \t"odd" text, with\ttabs\n\nim2\t0\tnormal\n', encoding="utf-8")
+    table = read_table(tmp_path / "t.txt", Form(names=("image", "codes", "text"), delimiter="\t"))
+    assert [tuple(row.values()) for row in table.rows] == [
+        ("im1", "3 4", '"odd" text, with\ttabs'),
+        ("im2", "0", "normal"),
+    ]
+    assert table.numbers == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"a.jpg": {"k": 1}}, {"b.jpg": {"t": 2}}]', '{"a.jpg": {"k": 1}, "b.jpg": {"t": 2}}']
+)
+def test_json_by_image(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    table = read_table(tmp_path / "t.json")
+    assert table.rows == [{"image": "a.jpg", "k": 1, "t": None}, {"image": "b.jpg", "k": None, "t": 2}]

@@ -1,0 +1,242 @@
+"""The commands `list` and `prepare`: known data sets in their official layout in, manifest or MDS shards out."""
+
+import argparse
+import csv
+import io
+import os
+import shlex
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.convert import add_conversion_options, convert
+from data_prep.folders import require_folder
+from data_prep.manifest import Row
+from data_prep.readers.catalogue import DATASETS, find
+from data_prep.readers.dataset import Dataset
+from data_prep.readers.division import divide
+from data_prep.readers.layout import layout, missing
+from data_prep.readers.read import Reading, choose_target, read
+from data_prep.readers.tree import Tree
+from maskedclip_composer.errors import UserError
+
+LEFT_OUT = "left_out.csv"
+_SEPARATORS = ("|", ";", "\uff0c", "\u2016")
+
+
+def add_list_parser(subparsers: Any) -> None:
+    """Register the command `list`."""
+    parser = subparsers.add_parser(
+        "list",
+        help="show the known data sets: task, photographs, licence, where to get them",
+        description="Show the data sets that `prepare` reads in their official layout.",
+    )
+    parser.set_defaults(run=_list)
+
+
+def _list(args: argparse.Namespace) -> int:
+    for role in dict.fromkeys(dataset.role for dataset in DATASETS.values()):
+        print(f"{role}:")
+        for dataset in DATASETS.values():
+            if dataset.role != role:
+                continue
+            count = "" if dataset.count is None else f"{dataset.count:,} photographs, "
+            print(f"  {dataset.name:16} {dataset.title}: {count}{dataset.task}")
+            if dataset.licence:
+                print(f"  {'':16} {dataset.licence}; {dataset.source}")
+    return 0
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command `prepare`."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="convert a known data set in its official layout to MDS shards",
+        description="Convert a known data set, as downloaded and unpacked, to MDS shards; `list` shows the names.",
+        epilog="Exit status: as of the command manifest; with --expect 1 where something is missing.",
+    )
+    parser.add_argument("name", metavar="NAME", help="of the data set")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set as released")
+    parser.add_argument("--expect", action="store_true", help="only show the layout, and what --root lacks of it")
+    parser.add_argument("--manifest", type=Path, metavar="FILE.csv", help="write the table of rows; needs no --out")
+    parser.add_argument("--kind", choices=("paired", "unpaired", "labelled"), help="default: what the set is used for")
+    parser.add_argument("--target", help="which of its labels (default: the first; --expect shows them)")
+    parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
+    parser.add_argument(
+        "--val",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        help="of the official training set, for validation, where labelled records have none (default: none)",
+    )
+    parser.add_argument("--seed", type=int, default=17, help="of the validation set (default: %(default)s)")
+    add_conversion_options(parser, out_required=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare as the command line says; return the exit status."""
+    dataset = find(args.name)
+    if args.expect:
+        return _expect(dataset, args.root)
+    if args.root is None:
+        raise UserError(f"prepare {dataset.name}: give --root DIR; --expect shows what must be there")
+    if args.out is None and args.manifest is None:
+        raise UserError(f"prepare {dataset.name}: give --out DIR for shards, --manifest FILE.csv for a table, or both")
+    if args.manifest is not None and args.manifest.suffix.lower() != ".csv":
+        raise UserError(f"--manifest {args.manifest}: give a file that ends in .csv")
+    if args.template is not None and "{label}" not in args.template:
+        raise UserError(f"--template {args.template!r} has no {{label}}; write 'A fundus photograph of {{label}}'")
+    root = require_folder(args.root, "--root")
+    reading = read(dataset, root, args.target, args.kind)
+    reading = _divided(dataset, reading, root, args)
+    if args.template is not None:
+        reading = _with_template(reading, args.template)
+    print(_account(dataset, reading))
+    if args.manifest is not None:
+        _write(args.manifest, manifest_csv(reading))
+        _write(args.manifest.with_name(f"{args.manifest.stem}.{LEFT_OUT}"), _left_out_csv(reading))
+        print(f"{len(reading.rows)} rows written to {args.manifest}")
+        if args.out is None:
+            print(f"next: {_next_command(dataset, reading, args)}")
+            return 0
+    args.no_crop = args.no_crop or dataset.cropped
+    target = choose_target(dataset, args.target)
+    about = {
+        "about": {
+            "title": dataset.title,
+            "source": dataset.source,
+            "terms": dataset.terms,
+            "citation": dataset.citation,
+            "classes": dict(target.classes) if target and target.classes else {},
+            "left_out": dict(Counter(reason for _, reason in reading.left_out)),
+            "notes": reading.notes,
+        }
+    }
+    return convert(
+        args,
+        root,
+        reading.kind,
+        reading.rows,
+        [],
+        licence=dataset.licence,
+        # An official split is for evaluation: a stream of pre-training reads one folder.
+        by_split=reading.kind == "labelled",
+        about=about,
+        files={LEFT_OUT: _left_out_csv(reading)},
+    )
+
+
+def _expect(dataset: Dataset, root: Path | None) -> int:
+    print(f"{dataset.title}: {dataset.task}")
+    print(f"get it from {dataset.source}")
+    print(f"licence: {dataset.licence or 'your own'}; {dataset.terms}")
+    if dataset.citation:
+        print(f"cite: {dataset.citation}")
+    if dataset.targets:
+        print(f"targets: {', '.join(dataset.targets)}")
+    for trap in dataset.traps:
+        print(f"note: {trap}")
+    tree = None if root is None else Tree(require_folder(root, "--root"))
+    print("layout:" if tree is None else f"layout, and what of it is in {root}:")
+    print(layout(dataset, tree))
+    absent = [] if tree is None else missing(dataset, tree)
+    for what in absent:
+        print(f"missing: {what}")
+    return 1 if absent else 0
+
+
+def _divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Namespace) -> Reading:
+    share = args.val
+    splits = {row.split for row in reading.rows}
+    if share and reading.kind != "labelled":
+        raise UserError(f"--val is for labelled records, these are {reading.kind}; leave it out, or --kind labelled")
+    if reading.kind == "labelled" and {"train", "test"} <= splits and (share == 0 or "val" not in splits):
+        chosen = args.target or next(iter(dataset.targets))
+        others = {name: _codes(read(dataset, root, name, "labelled")) for name in dataset.targets if name != chosen}
+        divided = divide(reading, root, share, args.seed, others)
+        hint = [] if share or "val" in splits else ["there is no validation set: --val 0.2 takes one from training"]
+        return replace(divided, notes=[*divided.notes, *hint])
+    if share:
+        found = ", ".join(sorted(splits - {""})) or "none"
+        raise UserError(f"--val {share}: is for sets with the splits train and test, found {found}; leave it out")
+    return reading
+
+
+def _codes(reading: Reading) -> dict[str, str]:
+    return {row.image: code for row, code in zip(reading.rows, reading.codes, strict=True)}
+
+
+def _with_template(reading: Reading, template: str) -> Reading:
+    if reading.kind != "paired":
+        raise UserError(f"--template is for paired records, these are {reading.kind}; add --kind paired")
+    rows = [
+        replace(row, texts=tuple(template.replace("{label}", name) if name else text for text, name in _pairs(row)))
+        for row in reading.rows
+    ]
+    return replace(reading, rows=rows)
+
+
+def _pairs(row: Row) -> list[tuple[str, str]]:
+    return list(zip(row.texts, row.labels, strict=True))
+
+
+def _account(dataset: Dataset, reading: Reading) -> str:
+    lines = [f"{dataset.title}: {len(reading.rows)} {reading.kind} rows"]
+    splits = Counter(row.split for row in reading.rows)
+    if set(splits) != {""}:
+        lines.append("splits: " + ", ".join(f"{name or 'none'} {count}" for name, count in splits.items()))
+    if reading.left_out:
+        lines.append(f"left out: {len(reading.left_out)} ({LEFT_OUT})")
+        reasons = Counter(reason for _, reason in reading.left_out).most_common(20)
+        lines += [f"  {count} {reason}" for reason, count in reasons]
+    return "\n".join([*lines, *reading.notes])
+
+
+def manifest_csv(reading: Reading) -> str:
+    """Write the rows as a table for the command manifest.
+
+    The official split of records that are not for evaluation goes to `official_split`, which that command passes over.
+    """
+    separator = _separator(reading.rows)
+    split = "split" if reading.kind == "labelled" else "official_split"
+    columns = ["image", *(["text"] if reading.kind == "paired" else []), "label", "patient", "eye", split, "dataset"]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for row in reading.rows:
+        cells = {"text": separator.join(row.texts), "label": separator.join(row.labels), split: row.split}
+        names = {"image": row.image, "patient": row.patient, "eye": row.eye, "dataset": row.dataset}
+        writer.writerow(cells | names)
+    return buffer.getvalue()
+
+
+def _separator(rows: list[Row]) -> str:
+    if max((len(row.texts) for row in rows), default=0) <= 1:
+        return ""
+    used = "".join(text for row in rows for text in (*row.texts, *row.labels))
+    return next((mark for mark in _SEPARATORS if mark not in used), _SEPARATORS[-1])
+
+
+def _left_out_csv(reading: Reading) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["image", "reason"])
+    writer.writerows(reading.left_out)
+    return buffer.getvalue()
+
+
+def _next_command(dataset: Dataset, reading: Reading, args: argparse.Namespace) -> str:
+    command = ["python", "-m", "data_prep", "manifest", "--csv", str(args.manifest), "--images", str(args.root)]
+    command += ["--kind", reading.kind]
+    separator = _separator(reading.rows)
+    command += ["--separator", separator] * bool(separator) + ["--no-crop"] * dataset.cropped
+    return f"{shlex.join(command)} --out DIR"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
