@@ -20,7 +20,8 @@ from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mfd import MfdConfig
 from maskedclip_composer.objectives.mim import MimConfig
 from maskedclip_composer.optim import OptimizerConfig
-from maskedclip_composer.trainer_arguments import check_time, check_trainer_arguments
+from maskedclip_composer.times import check_time
+from maskedclip_composer.trainer_arguments import check_trainer_arguments
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.trainer_arguments import check_time
+from maskedclip_composer.times import check_time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,11 @@
 """What the `trainer:` part of a yaml may hold: the arguments of composer.Trainer that nothing else decides."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.times import check_time
 
 ALLOWED = (
     "max_duration",
@@ -68,13 +68,3 @@ def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
     device = arguments.get("device")
     if device not in (None, "cpu", "gpu"):
         raise UserError(f"trainer.device={device} is not available.\nUse cpu or gpu, or leave it out.")
-
-
-def check_time(key: str, value: Any, *, zero: bool = False) -> None:
-    """Refuse what is no number of epochs or steps.
-
-    Raises:
-        UserError: Names key and value.
-    """
-    if not re.fullmatch(r"\d+(ep|ba)", str(value)) or (not zero and re.match(r"0+[eb]", str(value))):
-        raise UserError(f"{key}={value} is no time.\nUse epochs or steps, such as 40ep or 500ba.")

@@ -21,8 +21,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"errors", "types"}, {"composer", "timm", "transformers"}),
     "models": ({"errors", "types"}, {"streaming", "omegaconf"}),
     "objectives": ({"errors", "losses", "models", "distributed"}, {"composer", "streaming", "omegaconf"}),
-    "algorithms": ({"models", "objectives"}, {"streaming", "omegaconf"}),
-    "optim": ({"errors"}, {"composer", "streaming", "omegaconf"}),
+    "algorithms": ({"errors", "models", "objectives"}, {"streaming", "omegaconf"}),
+    "times": ({"errors"}, {"torch", "composer"}),
+    "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
     "data_prep": ({"errors", "data"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.

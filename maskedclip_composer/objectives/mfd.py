@@ -39,6 +39,8 @@ class MfdConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"objectives.mfd.{key}={value} is not positive.\nUse 1 or more, or leave it out.")
+        if self.dim is not None and self.num_heads is not None:
+            check_width("mfd", self.dim, self.num_heads)
 
 
 class MaskedFeatureDistillation(Objective):
