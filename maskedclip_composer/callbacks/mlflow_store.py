@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
@@ -26,6 +27,7 @@ CHATTER = (
     "89d4b8295536_create_latest_metrics_table_py",
     "2b4d017a5e9b_add_model_registry_tables_to_db_py",
 )
+LOCK_TIMEOUT = 120  # seconds; creating a database takes about ten on a busy machine
 RETRIES = "urllib3.connectionpool"  # a line per attempt while a server is down
 
 
@@ -46,7 +48,7 @@ def open_client(tracking_uri: str) -> MlflowClient:
     for name in CHATTER:
         logging.getLogger(name).addFilter(_is_warning)
     logging.getLogger(RETRIES).addFilter(_is_not_mlflow)
-    with _kept_root_logger(), _no_stray_folder(Path("mlruns")):
+    with _one_at_a_time(tracking_uri), _kept_root_logger(), _no_stray_folder(Path("mlruns")):
         return MlflowClient(tracking_uri)
 
 
@@ -105,6 +107,16 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 def _is_not_mlflow(record: logging.LogRecord) -> bool:
     return "/api/2.0/mlflow" not in record.getMessage()
+
+
+@contextmanager
+def _one_at_a_time(tracking_uri: str) -> Iterator[None]:
+    """Let one process at a time open a sqlite file: two that create its tables at once leave it broken for good."""
+    if not tracking_uri.startswith("sqlite:///"):
+        yield
+        return
+    with FileLock(tracking_uri.removeprefix("sqlite:///") + ".lock", timeout=LOCK_TIMEOUT):
+        yield
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 from maskedclip_composer.callbacks.mlflow_store import find_run, open_client, remember_run, remembered_run
@@ -32,3 +34,11 @@ def test_absent_and_deleted_runs_are_not_found(tmp_path: Path):
     assert find_run(client, run_id) is None
     assert find_run(client, "0" * 32) is None
     assert find_run(open_client(str(tmp_path / "files")), "no id") is None
+
+
+def test_two_processes_may_create_the_same_database(tmp_path: Path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    code = f"from maskedclip_composer.callbacks.mlflow_store import open_client; open_client({uri!r}).create_run('0')"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert len(open_client(uri).search_runs(["0"])) == 2
