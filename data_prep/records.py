@@ -1,0 +1,47 @@
+"""What is known of every photograph of a set, stored or not: the columns of `manifest.parquet` beside the shards."""
+
+import pyarrow
+
+NAME = "manifest.parquet"
+STORED, QUARANTINED, LEFT_OUT = "stored", "quarantined", "left_out"
+
+_text = pyarrow.string()
+_texts = pyarrow.list_(_text)
+_whole = pyarrow.int32()
+_share = pyarrow.float32()
+
+SCHEMA = pyarrow.schema(
+    [
+        ("status", _text),  # stored; quarantined: unusable file or repeated row; left_out: the reader took it not
+        ("reason", _text),  # why it is not stored, else empty
+        ("row", pyarrow.int64()),  # of the table or sheet, as its reader counts; 0 where there is none
+        ("folder", _text),  # subfolder of the shards, such as train; empty where they lie at the top
+        ("position", pyarrow.int64()),  # of the record among those of its folder; -1 where it is not stored
+        ("dataset", _text),
+        ("image", _text),  # path of the original below the image root
+        ("split", _text),  # official or drawn
+        ("patient", _text),  # empty where unknown, here and below
+        ("eye", _text),
+        ("visit", _text),
+        ("label", _text),  # published code of the one class
+        ("label_name", _text),  # its category
+        ("texts", _texts),
+        ("text_categories", _texts),  # of each text; empty where it has none
+        ("text_kinds", _texts),  # of each text: category, finding or sentence
+        ("licence", _text),
+        ("sha256", _text),  # of the original file; empty where it could not be read, and so on
+        ("phash", pyarrow.binary()),  # 32 bytes, of the retina
+        ("original_width", _whole),  # pixels, upright
+        ("original_height", _whole),
+        ("width", _whole),  # as stored
+        ("height", _whole),
+        ("crop_status", _text),
+        ("crop_box", pyarrow.list_(_whole)),  # left, top, right, bottom in pixels of the original; null: not cropped
+        ("bytes", pyarrow.int64()),  # as stored
+        ("verbatim", pyarrow.bool_()),
+        ("sharpness", _share),  # see `quality.py`
+        ("brightness", _share),
+        ("clipped", _share),
+        ("field", _share),
+    ]
+)
