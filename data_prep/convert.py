@@ -1,16 +1,12 @@
 """The command `manifest`: photographs and a table of them in, checked MDS shards out."""
 
 import argparse
+import errno
 import json
-import multiprocessing
 import os
-import signal
+import sqlite3
 import sys
-import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,14 +15,16 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.folders import require_folder
-from data_prep.manifest import Rejected, Row, Source, read_rows
-from data_prep.photograph import Photograph, Recipe, prepare
-from data_prep.report import Outcome, Result, build_report, quarantine, quarantine_csv, summary
+from data_prep.ledger import Ledger, Rejected
+from data_prep.manifest import Row, Source, read_rows
+from data_prep.parts import Objection, write_part
+from data_prep.photograph import Photograph, Recipe
+from data_prep.pool import prepare_in_order
+from data_prep.records import LEFT_OUT
+from data_prep.report import build_report, quarantined, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError
-
-_BATCH = 8  # photographs handed to a worker at a time: amortises the pipe, keeps the order's look-ahead short
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,8 +41,9 @@ def add_parser(subparsers: Any) -> None:
         "--csv",
         type=Path,
         metavar="FILE",
-        help="CSV, TSV, Parquet, JSON-lines or Excel table with the columns image[, text][, label][, patient][, eye]"
-        "[, split][, dataset]; without it every image below --images becomes an unpaired row",
+        help="CSV, TSV, Parquet, JSON-lines or Excel table with the columns image[, text][, text_kind][, label]"
+        "[, patient][, eye][, visit][, split][, dataset][, licence]; without it every image below --images becomes an "
+        "unpaired row",
     )
     parser.add_argument(
         "--images", type=Path, metavar="ROOT", help="folder that the image paths start from (default: the table's)"
@@ -54,6 +53,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--separator", metavar="TEXT", help="between the texts of one cell (default: a cell is one)")
     parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
+    parser.add_argument(
+        "--text-from-label", action="store_true", help="take labels as texts, to be worded when training (data.prompts)"
+    )
     parser.add_argument("--label-from-text", action="store_true", help="make every text a category of its own")
     parser.add_argument(
         "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
@@ -96,23 +98,26 @@ def run(args: argparse.Namespace) -> int:
         separator=args.separator,
         template=args.template,
         label_from_text=args.label_from_text,
+        text_from_label=args.text_from_label,
         dataset=args.dataset,
+        licence=args.licence,
     )
-    kind, rows, repeated = read_rows(source)
-    return convert(args, source.images, kind, rows, repeated, licence=args.licence)
+    kind, rows = read_rows(source)
+    dataset = args.dataset or source.images.name
+    return convert(args, source.images, kind, rows, dataset=dataset, licence=args.licence)
 
 
 def convert(
     args: argparse.Namespace,
     root: Path,
     kind: Kind,
-    rows: list[Row],
-    repeated: list[Rejected],
+    rows: Iterable[Row | Rejected],
     *,
+    dataset: str,
     licence: str,
     by_split: bool = True,
     about: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    objection: Objection | None = None,
 ) -> int:
     """Convert checked rows as the options of `add_conversion_options` say; return the exit status.
 
@@ -120,15 +125,15 @@ def convert(
         args: Those options.
         root: Resolved folder that the rows' images lie below.
         kind: Of all rows.
-        rows: Photographs to convert, each once.
-        repeated: Rows that are quarantined before.
+        rows: Photographs to convert, and rows that are not to be; read to the end before a photograph is opened.
+        dataset: Name for the rejected ones among them.
         licence: Terms of the images, noted in report.json.
         by_split: Whether each split becomes a folder of its own.
         about: More to note there.
-        files: More text files for the destination, name -> content.
+        objection: Keeps photographs out that a file alone shows to be unfit, see `parts.py`.
 
     Raises:
-        UserError: An option or the destination is wrong; nothing was written.
+        UserError: An option or the destination is wrong, or the disk is full; nothing was published.
     """
     recipe = Recipe(size=args.size, crop=not args.no_crop, quality=args.quality)
     if not 0 <= args.max_bad <= 1:
@@ -141,24 +146,35 @@ def convert(
     check_destination(args.out, args.overwrite)
 
     options = asdict(recipe)
-    plan = {"images": str(root), "kind": kind, "part": args.part, "by_split": by_split}
-    plan["rows"] = [asdict(row) for row in rows]
     workplace = Workplace(args.out, args.work)
-    if workplace.open(plan | {"recipe": options, "columns": COLUMNS[kind]}):
-        print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
+    workplace.open()
     try:
-        results, splits = _convert(workplace, kind, rows, args.part, root, recipe, workers, by_split)
-        report = build_report(kind, results, repeated, options, licence) | dict(about or {})
-        rejected = quarantine(results, repeated)
+        plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}
+        ledger, same = workplace.plan(rows, plan, part_rows=args.part, by_split=by_split)
+        if same:
+            print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
+        _convert(workplace, ledger, kind, root, recipe, workers, objection)
+        tree = workplace.assemble(ledger.parts())
+        tally = write_records(ledger, tree, dataset=dataset)
+        report = build_report(kind, tally, ledger, options, licence) | dict(about or {})
+        rejected = list(quarantined(ledger))
+        left_out = [row for row in ledger.rejected() if row.status == LEFT_OUT]
+        ledger.close()
         if report["stored"] == 0:
             print(summary(report, rejected, "nowhere: no image can be used"), file=sys.stderr)
             return 1
-        tree = workplace.assemble(splits)
-        (tree / "quarantine.csv").write_text(quarantine_csv(rejected), encoding="utf-8")
-        for name, text in (files or {}).items():
-            (tree / name).write_text(text, encoding="utf-8")
+        (tree / "quarantine.csv").write_text(rejected_csv(rejected), encoding="utf-8")
+        (tree / "left_out.csv").write_text(rejected_csv(left_out), encoding="utf-8")
         (tree / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        workplace.publish(tree, args.out)
+        workplace.publish(args.out)
+    except (OSError, sqlite3.OperationalError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error)
+        if not full:
+            raise
+        raise UserError(
+            f"no space is left for {workplace.folder}; make room, or give --work on another disk, and run the same "
+            "command again: finished parts are kept"
+        ) from error
     finally:
         workplace.close()
     print(summary(report, rejected, args.out))
@@ -171,120 +187,33 @@ def convert(
 
 def _convert(
     workplace: Workplace,
+    ledger: Ledger,
     kind: Kind,
-    rows: list[Row],
-    part_rows: int,
     root: Path,
     recipe: Recipe,
     workers: int,
-    by_split: bool,
-) -> tuple[list[Result], dict[str, list[str]]]:
-    """Do the parts that are not finished; return what became of all rows and the parts of each split."""
-    parts: list[tuple[str, str, list[Row]]] = []  # split, name, rows
-    for split in dict.fromkeys(row.split for row in rows) if by_split else ("",):
-        of_split = [row for row in rows if row.split == split] if by_split else rows
-        for start in range(0, len(of_split), part_rows):
-            parts.append((split, f"{len(parts):05}", of_split[start : start + part_rows]))
+    objection: Objection | None,
+) -> None:
+    """Do the parts that are not finished."""
+    todo = ledger.parts(open_only=True)
+    missing, total = sum(part.size for part in todo), ledger.num_rows()
 
-    # A finished part with rejected rows is done again: the user may have mended the files.
-    records = {name: workplace.record(name) for _, name, _ in parts}
-    records = {name: r for name, r in records.items() if r and not any(o["reason"] for o in r)}
-    todo = [(name, part) for _, name, part in parts if name not in records]
-    paths = [str(root / row.image) for _, part in todo for row in part]
-    with tqdm(total=len(rows), initial=len(rows) - len(paths), unit="image", disable=None) as progress:
-        prepared = _prepare_in_order(paths, recipe, workers)
-        for name, part in todo:
-            outcomes: list[Outcome] = []
-            samples = _samples(kind, part, prepared, outcomes, progress)
-            # The records hold what `samples` has appended by the time that all are written.
-            workplace.finish_part(name, COLUMNS[kind], samples, lambda found=outcomes: [asdict(o) for o in found])
-            records[name] = [asdict(o) for o in outcomes]
-    results: list[Result] = []
-    splits: dict[str, list[str]] = {}
-    for split, name, part in parts:
-        outcomes = [Outcome(**fields) for fields in records[name]]
-        results += zip(part, outcomes, strict=True)
-        if any(not outcome.reason for outcome in outcomes):
-            splits.setdefault(split, []).append(name)
-    return results, splits
+    def paths() -> Iterator[str]:
+        for part in todo:
+            for row in ledger.rows(part):
+                yield str(root / row.image)
+
+    with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
+        # A handful of photographs is done before a second process is up.
+        prepared = prepare_in_order(paths(), recipe, workers if missing > 8 else 1)
+        for part in todo:
+            ledger.reopen(part)
+            photographs = _counted(islice(prepared, part.size), progress)
+            folder = workplace.parts / part.name
+            ledger.finish(part, write_part(folder, kind, ledger.rows(part), photographs, objection))
 
 
-def _samples(
-    kind: Kind, part: list[Row], prepared: Iterator[Photograph | str], outcomes: list[Outcome], progress: Any
-) -> Iterator[dict[str, Any]]:
-    """Yield the MDS samples of a part, noting in `outcomes` what became of every row."""
-    for row, photograph in zip(part, islice(prepared, len(part)), strict=True):
+def _counted(photographs: Iterator[Photograph | str], progress: Any) -> Iterator[Photograph | str]:
+    for photograph in photographs:
         progress.update()
-        if isinstance(photograph, str):
-            outcomes.append(Outcome(reason=photograph))
-            continue
-        outcomes.append(
-            Outcome(
-                sha256=photograph.sha256,
-                crop=photograph.crop.status,
-                verbatim=photograph.verbatim,
-                num_bytes=len(photograph.data),
-            )
-        )
-        sample = {
-            "image": photograph.data,
-            "width": photograph.width,
-            "height": photograph.height,
-            "dataset": row.dataset,
-            "patient": row.patient,
-            "eye": row.eye,
-            "split": row.split,
-            "source": row.image,
-            "sha256": photograph.sha256,
-            "crop": {"status": photograph.crop.status, "box": photograph.crop.box},
-        }
-        if kind == "paired":
-            sample |= {"texts": list(row.texts), "labels": list(row.labels)}
-        elif kind == "labelled":
-            sample["label"] = row.labels[0]
-        yield sample
-
-
-def _prepare_in_order(paths: list[str], recipe: Recipe, workers: int) -> Iterator[Photograph | str]:
-    """Prepare photographs in worker processes, with a bounded look-ahead; results come in the order of `paths`."""
-    if workers == 1 or len(paths) <= _BATCH:
-        yield from (prepare(path, recipe) for path in paths)
-        return
-    # Streaming has started threads by now, which makes a fork unsafe.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    waiting: deque[Future[list[Photograph | str]]] = deque()
-    try:
-        for start in range(0, len(paths), _BATCH):
-            waiting.append(pool.submit(_prepare_batch, paths[start : start + _BATCH], recipe))
-            if len(waiting) >= 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed, most often for want of memory; run the same command again with fewer "
-            f"--workers (now {workers}): finished parts are kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _prepare_batch(paths: list[str], recipe: Recipe) -> list[Photograph | str]:
-    return [prepare(path, recipe) for path in paths]
-
-
-def _start_worker() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool in order
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        # A worker holds both ends of the task queue: when the parent is killed it would wait for ever.
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+        yield photograph

@@ -1,6 +1,7 @@
 """Find photographs below a folder, in spite of mirrors that change case, add dots or leave litter."""
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,20 +23,25 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
-def walk_images(root: Path) -> list[str]:
-    """List the photographs below `root`, sorted, as paths relative to it with forward slashes.
+def walk_images(root: Path) -> Iterator[str]:
+    """Yield the photographs below `root` in the order of their paths, relative to it, with forward slashes.
 
-    System litter (Thumbs.db, desktop.ini, names that start with a dot such as .DS_Store and ._x.jpg) is passed over.
+    System litter (Thumbs.db, desktop.ini, names that start with a dot such as .DS_Store and ._x.jpg) is passed over;
+    links to folders are not followed.
     """
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name).relative_to(root).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(name)
-        ]
-    return sorted(found)
+    yield from _walk(root, "")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as scan:
+        # `b.jpg` comes before `b/a.jpg`, as in a sorted list of all paths.
+        entries = sorted((f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in scan)
+    for name in entries:
+        if name.endswith("/"):
+            if not name.startswith("."):
+                yield from _walk(folder / name, prefix + name)
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_litter(name):
+            yield prefix + name
 
 
 def path_below(root: Path, image: str) -> str:

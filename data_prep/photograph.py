@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageOps
 
 from data_prep.crop import Crop, find_retina
+from data_prep.fingerprint import perceptual_hash
+from data_prep.quality import Quality, assess
 from maskedclip_composer.errors import UserError
 
 # PIL reads 16-bit and float modes too, but its conversion to RGB clips them to white.
@@ -44,7 +46,10 @@ class Photograph:
         data: Baseline JPEG without EXIF.
         width: Of `data`, in pixels.
         height: Of `data`, in pixels.
+        original_size: Width and height of the original, upright, in pixels.
         sha256: Of the original file.
+        phash: Perceptual hash of the retina.
+        quality: Of the retina.
         crop: The retina in pixels of the original, upright as its EXIF orientation says.
         verbatim: Whether the coded pixels are the original's own; only metadata segments were taken out.
     """
@@ -52,7 +57,10 @@ class Photograph:
     data: bytes
     width: int
     height: int
+    original_size: tuple[int, int]
     sha256: str
+    phash: bytes
+    quality: Quality
     crop: Crop
     verbatim: bool
 
@@ -91,6 +99,7 @@ def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
         untouched = baseline and stored.getexif().get(0x0112, 1) == 1
         image = upright.convert("RGB")
     image.info.clear()  # PIL writes a comment it finds here into the new file
+    original_size = image.size
 
     crop = find_retina(image) if recipe.crop else Crop(status="off", box=None)
     if crop.status == "cropped":
@@ -112,7 +121,10 @@ def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
         data=data,
         width=image.width,
         height=image.height,
+        original_size=original_size,
         sha256=hashlib.sha256(original).hexdigest(),
+        phash=perceptual_hash(image),
+        quality=assess(image),
         crop=crop,
         verbatim=verbatim,
     )

@@ -6,12 +6,14 @@ import io
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert import add_conversion_options, convert
 from data_prep.folders import require_folder
+from data_prep.ledger import Rejected
 from data_prep.manifest import Row
 from data_prep.readers.catalogue import DATASETS, find
 from data_prep.readers.dataset import Dataset
@@ -19,9 +21,10 @@ from data_prep.readers.division import divide
 from data_prep.readers.layout import layout, missing
 from data_prep.readers.read import Reading, choose_target, read
 from data_prep.readers.tree import Tree
+from data_prep.records import LEFT_OUT
 from maskedclip_composer.errors import UserError
 
-LEFT_OUT = "left_out.csv"
+LEFT_OUT_CSV = "left_out.csv"
 _SEPARATORS = ("|", ";", "\uff0c", "\u2016")
 
 
@@ -96,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     print(_account(dataset, reading))
     if args.manifest is not None:
         _write(args.manifest, manifest_csv(reading))
-        _write(args.manifest.with_name(f"{args.manifest.stem}.{LEFT_OUT}"), _left_out_csv(reading))
+        _write(args.manifest.with_name(f"{args.manifest.stem}.{LEFT_OUT_CSV}"), _left_out_csv(reading))
         print(f"{len(reading.rows)} rows written to {args.manifest}")
         if args.out is None:
             print(f"next: {_next_command(dataset, reading, args)}")
@@ -118,14 +121,20 @@ def run(args: argparse.Namespace) -> int:
         args,
         root,
         reading.kind,
-        reading.rows,
-        [],
+        rows_of(reading, dataset),
+        dataset=dataset.name,
         licence=dataset.licence,
         # An official split is for evaluation: a stream of pre-training reads one folder.
         by_split=reading.kind == "labelled",
         about=about,
-        files={LEFT_OUT: _left_out_csv(reading)},
     )
+
+
+def rows_of(reading: Reading, dataset: Dataset) -> Iterator[Row | Rejected]:
+    """Yield the rows of a reading with the licence of their data set, then what was left out."""
+    yield from (replace(row, licence=dataset.licence) for row in reading.rows)
+    for image, reason in reading.left_out:
+        yield Rejected(number=0, image=image, status=LEFT_OUT, reason=reason)
 
 
 def _expect(dataset: Dataset, root: Path | None) -> int:
@@ -188,7 +197,7 @@ def _account(dataset: Dataset, reading: Reading) -> str:
     if set(splits) != {""}:
         lines.append("splits: " + ", ".join(f"{name or 'none'} {count}" for name, count in splits.items()))
     if reading.left_out:
-        lines.append(f"left out: {len(reading.left_out)} ({LEFT_OUT})")
+        lines.append(f"left out: {len(reading.left_out)} ({LEFT_OUT_CSV})")
         reasons = Counter(reason for _, reason in reading.left_out).most_common(20)
         lines += [f"  {count} {reason}" for reason, count in reasons]
     return "\n".join([*lines, *reading.notes])
@@ -201,12 +210,25 @@ def manifest_csv(reading: Reading) -> str:
     """
     separator = _separator(reading.rows)
     split = "split" if reading.kind == "labelled" else "official_split"
-    columns = ["image", *(["text"] if reading.kind == "paired" else []), "label", "patient", "eye", split, "dataset"]
+    columns = [
+        "image",
+        *(["text", "text_kind"] if reading.kind == "paired" else []),
+        "label",
+        "patient",
+        "eye",
+        split,
+        "dataset",
+    ]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in reading.rows:
-        cells = {"text": separator.join(row.texts), "label": separator.join(row.labels), split: row.split}
+        cells = {
+            "text": separator.join(row.texts),
+            "text_kind": separator.join(row.kinds),
+            "label": separator.join(row.labels),
+            split: row.split,
+        }
         names = {"image": row.image, "patient": row.patient, "eye": row.eye, "dataset": row.dataset}
         writer.writerow(cells | names)
     return buffer.getvalue()

@@ -1,104 +1,194 @@
-"""What a conversion did: `report.json`, `quarantine.csv` and the summary on the terminal. The same for every run."""
+"""What a conversion did: `manifest.parquet`, `report.json`, `quarantine.csv` and the summary on the terminal."""
 
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from data_prep.manifest import Rejected, Row
+import pyarrow
+import pyarrow.parquet
+
+from data_prep.ledger import Ledger, Outcome, Rejected
+from data_prep.manifest import Row
+from data_prep.records import LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
 from maskedclip_composer.data.schema import Kind
 
+_BLOCK = 4096  # records in memory at a time
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one row: stored, or rejected for `reason`."""
 
-    reason: str = ""
-    sha256: str = ""
-    crop: str = ""
-    verbatim: bool = False
+@dataclass
+class Tally:
+    """Counts over all records, filled while they are written. The same for every run."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
     num_bytes: int = 0
+    verbatim: int = 0
+    texts: int = 0
+    crop: Counter[str] = field(default_factory=Counter)
+    datasets: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    stored: Counter[str] = field(default_factory=Counter)  # by folder
+    labels: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by folder
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one record of `records.SCHEMA`."""
+        self.statuses[record["status"]] += 1
+        if record["status"] != STORED:
+            self.reasons[record["reason"]] += 1
+            return
+        self.num_bytes += record["bytes"]
+        self.verbatim += record["verbatim"]
+        self.texts += len(record["texts"])
+        self.crop[record["crop_status"]] += 1
+        self.datasets[record["dataset"]] += 1
+        self.licences[record["licence"]] += 1
+        self.stored[record["folder"]] += 1
+        labels = record["text_categories"] or [record["label"]]
+        self.labels[record["folder"]].update(label for label in labels if label)
 
 
-Result = tuple[Row, Outcome]
+def write_records(ledger: Ledger, folder: Path, *, dataset: str) -> Tally:
+    """Write `manifest.parquet` to `folder`, one row for every row of the ledger, and count them.
+
+    Args:
+        ledger: With all parts finished.
+        folder: Where it goes.
+        dataset: Of the rows that were rejected unread.
+    """
+    tally = Tally()
+    records = chain(_converted(ledger), (_rejected(row, dataset) for row in ledger.rejected()))
+    with pyarrow.parquet.ParquetWriter(folder / NAME, SCHEMA, compression="zstd") as writer:
+        block: list[dict[str, Any]] = []
+        for record in records:
+            tally.add(record)
+            block.append(record)
+            if len(block) == _BLOCK:
+                writer.write_table(pyarrow.Table.from_pylist(block, SCHEMA))
+                block = []
+        writer.write_table(pyarrow.Table.from_pylist(block, SCHEMA))
+    return tally
 
 
-def build_report(
-    kind: Kind, results: list[Result], repeated: list[Rejected], options: dict[str, Any], licence: str
-) -> dict[str, Any]:
-    """Count what was stored, per split and category, and list byte-identical photographs."""
-    stored = [(row, outcome) for row, outcome in results if not outcome.reason]
-    by_split: dict[str, list[Row]] = defaultdict(list)
-    for row, _ in stored:
-        by_split[row.split].append(row)
-    texts = [text for row, _ in stored for text in row.texts]
-    num_rows = len(results) + len(repeated)
+def _converted(ledger: Ledger) -> Iterator[dict[str, Any]]:
+    positions: Counter[str] = Counter()
+    for part in ledger.parts():
+        for row, outcome in ledger.results(part):
+            record = _record(row, outcome) | {"folder": part.folder}
+            if not outcome.reason:
+                record |= {"position": positions[part.folder]}
+                positions[part.folder] += 1
+            yield record
+
+
+def _record(row: Row, outcome: Outcome) -> dict[str, Any]:
+    paired = bool(row.texts)
+    return {
+        "status": QUARANTINED if outcome.reason else STORED,
+        "reason": outcome.reason,
+        "row": row.number,
+        "position": -1,
+        "dataset": row.dataset,
+        "image": row.image,
+        "split": row.split,
+        "patient": row.patient,
+        "eye": row.eye,
+        "visit": row.visit,
+        "label": "" if paired or not row.labels else row.labels[0],
+        "label_name": row.label_name,
+        "texts": row.texts,
+        "text_categories": row.labels if paired else (),
+        "text_kinds": row.kinds,
+        "licence": row.licence,
+        "sha256": outcome.sha256,
+        "phash": bytes.fromhex(outcome.phash),
+        "original_width": outcome.original_width,
+        "original_height": outcome.original_height,
+        "width": outcome.width,
+        "height": outcome.height,
+        "crop_status": outcome.crop_status,
+        "crop_box": outcome.crop_box,
+        "bytes": outcome.bytes,
+        "verbatim": outcome.verbatim,
+        "sharpness": outcome.sharpness,
+        "brightness": outcome.brightness,
+        "clipped": outcome.clipped,
+        "field": outcome.field,
+    }
+
+
+def _rejected(rejected: Rejected, dataset: str) -> dict[str, Any]:
+    row = Row(number=rejected.number, image=rejected.image, dataset=dataset)
+    return _record(row, Outcome(reason=rejected.reason)) | {"status": rejected.status, "folder": ""}
+
+
+def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, Any], licence: str) -> dict[str, Any]:
+    """Make `report.json`: counts per folder and category, and the byte-identical photographs."""
+    stored, quarantined = tally.statuses[STORED], tally.statuses[QUARANTINED]
     return {
         "kind": kind,
         "licence": licence,
-        "rows": num_rows,
-        "stored": len(stored),
-        "quarantined": num_rows - len(stored),
-        "bytes": sum(outcome.num_bytes for _, outcome in stored),
-        "crop": _counts(outcome.crop for _, outcome in stored),
-        "verbatim": sum(outcome.verbatim for _, outcome in stored),
-        "datasets": _counts(row.dataset for row, _ in stored),
-        "patients": len({(row.dataset, row.patient) for row, _ in stored if row.patient}),
-        "texts": len(texts),
-        "distinct_texts": len(set(texts)),
+        "licences": _ordered(tally.licences),
+        "rows": stored + quarantined,
+        "stored": stored,
+        "quarantined": quarantined,
+        "left_out": tally.statuses[LEFT_OUT],
+        "reasons": _ordered(tally.reasons),
+        "bytes": tally.num_bytes,
+        "crop": _ordered(tally.crop),
+        "verbatim": tally.verbatim,
+        "datasets": _ordered(tally.datasets),
+        "patients": ledger.count_patients(),
+        "texts": tally.texts,
+        "distinct_texts": ledger.count_distinct("texts"),
         "splits": {
-            split: {"stored": len(rows), "labels": _counts(label for row in rows for label in row.labels if label)}
-            for split, rows in by_split.items()
+            folder: {"stored": count, "labels": _ordered(tally.labels[folder])}
+            for folder, count in tally.stored.items()
         },
-        "identical": _identical(stored),
+        "identical": [_group(rows) for rows in ledger.identical()],
         "options": options,
     }
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
+def _ordered(counts: Counter[str]) -> dict[str, int]:
     """Counts, the most frequent first, equal ones by name."""
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _identical(stored: list[Result]) -> list[dict[str, Any]]:
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row, outcome in stored:
-        groups[outcome.sha256].append(row)
-    return [
-        {
-            "images": [row.image for row in rows],
-            "splits": sorted({row.split for row in rows}),
-            "labels": sorted({" | ".join(row.labels) for row in rows}),
-            "texts": sorted({" | ".join(row.texts) for row in rows}),
-        }
-        for rows in groups.values()
-        if len(rows) > 1
-    ]
+def _group(rows: list[Row]) -> dict[str, Any]:
+    return {
+        "images": [row.image for row in rows],
+        "splits": sorted({row.split for row in rows}),
+        "labels": sorted({" | ".join(row.labels) for row in rows}),
+        "texts": sorted({" | ".join(row.texts) for row in rows}),
+    }
 
 
-def quarantine(results: list[Result], repeated: list[Rejected]) -> list[Rejected]:
-    """Collect the rows that were not stored, in the order of the table."""
-    unusable = [
-        Rejected(number=row.number, image=row.image, reason=outcome.reason)
-        for row, outcome in results
-        if outcome.reason
-    ]
-    return sorted([*unusable, *repeated], key=lambda rejected: rejected.number)
+def quarantined(ledger: Ledger) -> Iterator[Rejected]:
+    """Yield the rows that were not stored: the unusable files part by part, then the rows rejected before."""
+    for part in ledger.parts():
+        for row, outcome in ledger.results(part):
+            if outcome.reason:
+                yield Rejected(number=row.number, image=row.image, status=QUARANTINED, reason=outcome.reason)
+    yield from (row for row in ledger.rejected() if row.status == QUARANTINED)
 
 
-def quarantine_csv(rejected: list[Rejected]) -> str:
-    """Write rejected rows as a table of row, image and reason."""
+def rejected_csv(rejected: Iterable[Rejected]) -> str:
+    """Write rejected rows as a table of row, image and reason, in the order of the rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["row", "image", "reason"])
-    writer.writerows([item.number, item.image, item.reason] for item in rejected)
+    ordered = sorted(rejected, key=lambda item: item.number)
+    writer.writerows([item.number, item.image, item.reason] for item in ordered)
     return buffer.getvalue()
 
 
 def summary(report: dict[str, Any], rejected: list[Rejected], out: str) -> str:
-    """Say in a few lines what was written and what needs a look."""
+    """Say in a few lines what was written and what needs a look; `rejected` are the first ones."""
     lines = [f"{report['stored']} of {report['rows']} {report['kind']} rows written to {out}"]
     if list(report["splits"]) != [""]:
         lines.append("splits: " + ", ".join(f"{name} {part['stored']}" for name, part in report["splits"].items()))
@@ -114,8 +204,8 @@ def summary(report: dict[str, Any], rejected: list[Rejected], out: str) -> str:
             f"WARNING: {len(groups)} groups of byte-identical images, {unlike} with different labels or texts, "
             f"{across} across splits (report.json, 'identical')"
         )
-    if rejected:
-        lines.append(f"quarantined: {len(rejected)} (quarantine.csv)")
+    if report["quarantined"]:
+        lines.append(f"quarantined: {report['quarantined']} (quarantine.csv)")
         lines += [f"  row {item.number}: {item.image}: {item.reason}" for item in rejected[:5]]
-        lines += ["  ..."] if len(rejected) > 5 else []
+        lines += ["  ..."] if report["quarantined"] > 5 else []
     return "\n".join(lines)

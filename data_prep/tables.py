@@ -3,10 +3,12 @@
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from maskedclip_composer.errors import UserError
 
@@ -35,9 +37,13 @@ class Form:
     delimiter: str | None = None
 
 
+Cells = list[Any]
+Lines = Iterator[tuple[int, Cells]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A sheet with stripped column names.
+    """A sheet with stripped column names, in memory.
 
     Attributes:
         path: Where it was read from.
@@ -54,37 +60,66 @@ class Table:
     respelled: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableStream:
+    """A sheet that is read once, row by row: memory does not grow with it. Attributes as of `Table`."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[int, dict[str, Any]]]
+    respelled: tuple[str, ...] = ()
+
+
 def read_table(path: Path, form: Form = Form()) -> Table:  # noqa: B008 (frozen)
-    """Read the table at `path`; its suffix tells the format.
+    """Read the table at `path` into memory; errors as of `stream_table`."""
+    stream = stream_table(path, form)
+    numbers, rows = [], []
+    for number, row in stream.rows:
+        numbers.append(number)
+        rows.append(row)
+    return Table(path=path, columns=stream.columns, rows=rows, numbers=numbers, respelled=stream.respelled)
+
+
+def stream_table(path: Path, form: Form = Form()) -> TableStream:  # noqa: B008 (frozen)
+    """Open the table at `path`; its suffix tells the format.
 
     Data sets also come as text files without a header (`form.names`) and as JSON whose keys are image names: those
     names become the column `image`.
 
     Raises:
-        UserError: The file is missing, of an unknown format, not UTF-8, ragged, without rows, or repeats a column.
+        UserError: The file is missing, of an unknown format, not UTF-8, ragged, without rows, or repeats a column;
+            what is wrong with a row is raised when it is reached.
     """
     if not path.is_file():
         raise UserError(f"table {path}: no such file")
     suffix = path.suffix.lower()
     if form.names:
-        table = _read_lines(path, form)
-    elif suffix in (".csv", ".tsv"):
-        table = _read_delimited(path, "\t" if suffix == ".tsv" else None)
-    elif suffix == ".jsonl":
-        table = _read_json_lines(path)
-    elif suffix == ".parquet":
-        table = _read_parquet(path)
-    elif suffix == ".xlsx":
-        table = _read_excel(path, form)
-    elif suffix == ".json":
-        table = _read_json(path)
+        names, lines = list(form.names), _lines_without_header(path, form)
+    elif suffix in _READERS:
+        names, lines = _READERS[suffix](path, form)
     else:
         raise UserError(
             f"table {path}: format {suffix or '(no suffix)'} is not known; use one of {', '.join(SUFFIXES)}"
         )
-    if not table.rows:
-        raise UserError(f"table {path}: has no rows below its header")
-    return table
+    columns = [cell_text(name) for name in names]
+    named = [index for index, name in enumerate(columns) if name]
+    repeated = sorted({columns[i] for i in named if columns.count(columns[i]) > 1})
+    if repeated:
+        raise UserError(f"table {path}: the header repeats {', '.join(repeated)}; give every column its own name")
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = None
+        for number, cells in lines:
+            yield number, {columns[i]: cells[i] if i < len(cells) else None for i in named}
+        if number is None:
+            raise UserError(f"table {path}: has no rows below its header")
+
+    return TableStream(
+        path=path,
+        columns=tuple(columns[i] for i in named),
+        rows=rows(),
+        respelled=tuple(str(names[i]) for i in named if str(names[i]) != columns[i]),
+    )
 
 
 def cell_text(cell: Any) -> str:
@@ -106,63 +141,80 @@ def cell_texts(cell: Any, separator: str | None) -> list[str]:
     return [text for text in map(cell_text, parts) if text]
 
 
-def _read_delimited(path: Path, delimiter: str | None) -> Table:
-    text = _decode(path)
+def _delimited(path: Path, form: Form) -> tuple[Cells, Lines]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else None
     if delimiter is None:
-        header = text.splitlines()[0] if text else ""
+        with _decoded(path) as file:
+            header = file.readline()
         # Excel writes semicolons where the comma is the decimal mark.
         delimiter = max([",", ";", "\t"], key=header.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
-    try:
-        names = next(reader, [])
-        rows, numbers = [], []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            # Missing trailing cells that have no column name lose nothing (IDRiD's sheets differ in this).
-            if any(cell.strip() for cell in cells[len(names) :]) or any(name.strip() for name in names[len(cells) :]):
-                raise UserError(
-                    f"table {path}: line {reader.line_num} has {len(cells)} cells, the header has {len(names)}; "
-                    f"quote cells that hold the delimiter {delimiter!r}"
-                )
-            rows.append(cells)
-            numbers.append(reader.line_num)
-    except csv.Error as error:
-        raise UserError(f"table {path}: line {reader.line_num} is not well-formed CSV: {error}") from error
-    return _assemble(path, names, rows, numbers)
+    lines = _delimited_lines(path, delimiter)
+    _, names = next(lines, (0, []))
+    return names, lines
 
 
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"table {path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save it as 'CSV UTF-8', "
-            f"or convert it: iconv -f <its encoding, e.g. UTF-16, GB18030 or WINDOWS-1252> -t UTF-8"
-        ) from error
-
-
-def _read_json_lines(path: Path) -> Table:
-    rows, numbers, columns = [], [], {}
-    for number, line in enumerate(_decode(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+def _delimited_lines(path: Path, delimiter: str) -> Lines:
+    names: Cells | None = None
+    with _decoded(path) as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"table {path}: line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"table {path}: line {number} is a JSON {type(row).__name__}, not an object")
-        columns |= dict.fromkeys(row)
-        rows.append(row)
-        numbers.append(number)
-    return _assemble(path, list(columns), [[row.get(name) for name in columns] for row in rows], numbers)
+            for cells in reader:
+                if names is None:
+                    names = cells
+                elif not any(cell.strip() for cell in cells):
+                    continue
+                # Missing trailing cells that have no column name lose nothing (IDRiD's sheets differ in this).
+                elif any(cell.strip() for cell in (*cells[len(names) :], *names[len(cells) :])):
+                    raise UserError(
+                        f"table {path}: line {reader.line_num} has {len(cells)} cells, the header has {len(names)}; "
+                        f"quote cells that hold the delimiter {delimiter!r}"
+                    )
+                yield reader.line_num, cells
+        except csv.Error as error:
+            raise UserError(f"table {path}: line {reader.line_num} is not well-formed CSV: {error}") from error
 
 
-def _read_json(path: Path) -> Table:
-    text = _decode(path)
+@contextmanager
+def _decoded(path: Path) -> Iterator[TextIO]:
+    """Open a text file as UTF-8, with or without a byte order mark; say where it is not."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError:
+        data = path.read_bytes()
+        try:
+            data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:  # its place in the file; the other's was in a block of it
+            line = data.count(b"\n", 0, error.start) + 1
+            raise UserError(
+                f"table {path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save it as 'CSV UTF-8', "
+                f"or convert it: iconv -f <its encoding, e.g. UTF-16, GB18030 or WINDOWS-1252> -t UTF-8"
+            ) from error
+        raise
+
+
+def _json_lines(path: Path, form: Form) -> tuple[Cells, Lines]:
+    columns = list(dict.fromkeys(name for _, row in _json_objects(path) for name in row))
+    return columns, ((number, [row.get(name) for name in columns]) for number, row in _json_objects(path))
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with _decoded(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"table {path}: line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"table {path}: line {number} is a JSON {type(row).__name__}, not an object")
+            yield number, row
+
+
+def _json(path: Path, form: Form) -> tuple[Cells, Lines]:
+    with _decoded(path) as file:
+        text = file.read()
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -174,39 +226,46 @@ def _read_json(path: Path) -> Table:
         raise UserError(f"table {path}: is not JSON of the form {{image: {{column: value}}}}, alone or in a list")
     records = [{"image": image, **fields} for piece in pieces for image, fields in piece.items()]
     columns = list(dict.fromkeys(name for record in records for name in record))
-    rows = [[record.get(name) for name in columns] for record in records]
-    return _assemble(path, columns, rows, list(range(1, len(rows) + 1)))
+    return columns, ((n, [record.get(name) for name in columns]) for n, record in enumerate(records, start=1))
 
 
-def _read_lines(path: Path, form: Form) -> Table:
-    rows, numbers = [], []
-    for number, line in enumerate(_decode(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        cells = [cell.strip() for cell in line.strip().split(form.delimiter, len(form.names) - 1)]
-        if len(cells) < len(form.names):
-            raise UserError(
-                f"table {path}: line {number} has {len(cells)} columns, not {len(form.names)} "
-                f"({', '.join(form.names)}); download the file again"
-            )
-        rows.append(cells)
-        numbers.append(number)
-    return _assemble(path, list(form.names), rows, numbers)
+def _lines_without_header(path: Path, form: Form) -> Lines:
+    with _decoded(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            cells = [cell.strip() for cell in line.strip().split(form.delimiter, len(form.names) - 1)]
+            if len(cells) < len(form.names):
+                raise UserError(
+                    f"table {path}: line {number} has {len(cells)} columns, not {len(form.names)} "
+                    f"({', '.join(form.names)}); download the file again"
+                )
+            yield number, cells
 
 
-def _read_parquet(path: Path) -> Table:
+def _parquet(path: Path, form: Form) -> tuple[Cells, Lines]:
     import pyarrow
     import pyarrow.parquet
 
+    def lines() -> Lines:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=1024):
+                columns = [column.to_pylist() for column in batch.columns]
+                for cells in zip(*columns, strict=True):
+                    number += 1
+                    yield number, list(cells)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"table {path}: row {number + 1} and on cannot be read: {error}") from error
+
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"table {path}: is not readable Parquet: {error}") from error
-    rows = [list(row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
-    return _assemble(path, table.column_names, rows, list(range(1, len(rows) + 1)))
+    return list(file.schema_arrow.names), lines()
 
 
-def _read_excel(path: Path, form: Form) -> Table:
+def _excel(path: Path, form: Form) -> tuple[Cells, Lines]:
     from zipfile import BadZipFile
 
     import openpyxl
@@ -220,18 +279,20 @@ def _read_excel(path: Path, form: Form) -> Table:
     if form.sheet is not None and form.sheet.lower() not in names:
         raise UserError(f"table {path}: has no sheet {form.sheet}, it has {', '.join(book.sheetnames)}")
     sheet = book[names[form.sheet.lower()]] if form.sheet is not None else book.worksheets[0]
-    rows = [list(row) for row in sheet.iter_rows(values_only=True)]
-    book.close()
+    rows = enumerate(sheet.iter_rows(values_only=True), start=1)
     first = form.skip + form.header_rows
-    head = rows[form.skip : first]
-    numbered = [
-        (n, row) for n, row in enumerate(rows[first:], start=first + 1) if any(cell is not None for cell in row)
-    ]
-    columns = head[0] if form.header_rows == 1 and head else _joined(head)
-    return _assemble(path, columns, [row for _, row in numbered], [n for n, _ in numbered])
+    head = [list(row) for _, row in islice(rows, first)][form.skip :]
+
+    def lines() -> Lines:
+        for number, row in rows:
+            if any(cell is not None for cell in row):
+                yield number, list(row)
+        book.close()
+
+    return head[0] if form.header_rows == 1 and head else _joined(head), lines()
 
 
-def _joined(head: list[list[Any]]) -> list[str]:
+def _joined(head: list[Cells]) -> list[str]:
     columns = []
     for number in range(max((len(row) for row in head), default=0)):
         said = [cell_text(row[number]) for row in head if number < len(row)]
@@ -239,16 +300,11 @@ def _joined(head: list[list[Any]]) -> list[str]:
     return columns
 
 
-def _assemble(path: Path, names: list[Any], rows: list[list[Any]], numbers: list[int]) -> Table:
-    columns = [cell_text(name) for name in names]
-    named = [index for index, name in enumerate(columns) if name]
-    repeated = sorted({columns[i] for i in named if columns.count(columns[i]) > 1})
-    if repeated:
-        raise UserError(f"table {path}: the header repeats {', '.join(repeated)}; give every column its own name")
-    return Table(
-        path=path,
-        columns=tuple(columns[i] for i in named),
-        rows=[{columns[i]: row[i] if i < len(row) else None for i in named} for row in rows],
-        numbers=numbers,
-        respelled=tuple(str(names[i]) for i in named if str(names[i]) != columns[i]),
-    )
+_READERS: dict[str, Callable[[Path, Form], tuple[Cells, Lines]]] = {
+    ".csv": _delimited,
+    ".tsv": _delimited,
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".xlsx": _excel,
+}

@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from data_prep.ledger import Ledger, Part, Rejected
+from data_prep.manifest import Row
 from maskedclip_composer.errors import UserError
 
 REPORT = "report.json"
-SHARD_BYTES = 1 << 26
 
 
 def is_remote(out: str) -> bool:
@@ -49,106 +50,75 @@ def check_destination(out: str, overwrite: bool) -> None:
 
 
 class Workplace:
-    """The folder of an unfinished run: `plan.json`, finished parts, and at the end the published tree.
-
-    A part is finished when its record exists. The plan names all that decides the result: parts of another plan are
-    thrown away.
-    """
+    """The folder of an unfinished run: the ledger, the parts' shards, and at the end the tree to be published."""
 
     def __init__(self, out: str, work: Path | None) -> None:
         if work is None and is_remote(out):
             work = Path(tempfile.gettempdir(), f"data_prep-{hashlib.sha256(out.encode()).hexdigest()[:16]}.partial")
         # On the file system of the destination: only there is a rename atomic.
         self.folder = work or Path(out).absolute().with_name(Path(out).absolute().name + ".partial")
-        self._parts = self.folder / "parts"
+        self.parts = self.folder / "parts"
+        self.tree = self.folder / "tree"
 
-    def open(self, plan: dict[str, Any]) -> bool:
-        """Lock the folder for this process and keep the finished parts of the same plan.
-
-        Returns:
-            Whether an earlier run of the same plan is continued.
+    def open(self) -> None:
+        """Make the folder and lock it for this process.
 
         Raises:
             UserError: Another run works there, or the folder holds something else.
         """
-        plan_file = self.folder / "plan.json"
-        if self.folder.exists() and not plan_file.is_file() and any(self.folder.iterdir()):
+        lock = self.folder / "lock"
+        if self.folder.exists() and not lock.is_file() and any(self.folder.iterdir()):
             raise UserError(f"work folder {self.folder}: is not of this program; remove it, or give another --work")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "plan.json", "a+", encoding="utf-8")  # noqa: SIM115 (held until `close`)
+        self._lock = lock.open("a", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"work folder {self.folder}: another run is working there; wait for it to end") from None
-        text = json.dumps(plan, sort_keys=True)
-        self._lock.seek(0)
-        same = self._lock.read() == text
+
+    def plan(
+        self, rows: Iterable[Row | Rejected], options: Mapping[str, Any], *, part_rows: int, by_split: bool
+    ) -> tuple[Ledger, bool]:
+        """Write down the rows; parts of an earlier plan stay where it is the same one, which the second value says."""
+        text = json.dumps({**options, "part": part_rows, "by_split": by_split}, sort_keys=True)
+        ledger, same = Ledger.plan(self.folder / "ledger.sqlite", rows, text, part_rows=part_rows, by_split=by_split)
         if not same:
-            shutil.rmtree(self._parts, ignore_errors=True)
-            self._lock.truncate(0)
-            self._lock.write(text)
-            self._lock.flush()
-        self._parts.mkdir(exist_ok=True)
-        return same and any(self._parts.iterdir())
+            shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.mkdir(exist_ok=True)
+        return ledger, same
 
-    def record(self, part: str) -> Any:
-        """Return the record of a finished part, None where it is still to be done."""
-        file = self._parts / f"{part}.json"
-        return json.loads(file.read_bytes()) if file.is_file() else None
-
-    def finish_part(
-        self,
-        part: str,
-        columns: dict[str, str],
-        samples: Iterable[dict[str, Any]],
-        record: Callable[[], Any],
-    ) -> None:
-        """Write the shards of one part, then its record, which makes it finished.
-
-        Args:
-            part: Its name.
-            columns: MDS encoding of each column.
-            samples: Its records; may be lazy.
-            record: Called once all samples are written; what it returns is kept as JSON.
-        """
-        from streaming import MDSWriter
-
-        folder = self._parts / part
-        file = self._parts / f"{part}.json"
-        file.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        with MDSWriter(columns=columns, out=str(folder), hashes=["xxh64"], size_limit=SHARD_BYTES) as writer:
-            for sample in samples:
-                writer.write(sample)
-        _write_aside(file, json.dumps(record()))
-
-    def assemble(self, splits: dict[str, list[str]]) -> Path:
-        """Join finished parts into one tree, a folder per split (at the top where the split is '').
+    def assemble(self, parts: Iterable[Part]) -> Path:
+        """Join the shards of finished parts into one tree, in their order, a folder per folder of the parts.
 
         Streaming's merge_index would leave one sub-folder per part; numbering the shards through gives the tree that
         a single writer gives. The parts stay as they are, so that a kill in here costs nothing.
         """
-        tree = self.folder / "tree"
-        shutil.rmtree(tree, ignore_errors=True)
-        for split, parts in splits.items():
-            folder = tree / split
-            folder.mkdir(parents=True)
-            shards = []
-            for part in parts:
-                for shard in json.loads((self._parts / part / "index.json").read_bytes())["shards"]:
-                    source = self._parts / part / shard["raw_data"]["basename"]
-                    shard["raw_data"]["basename"] = f"shard.{len(shards):05}.mds"
-                    _link(source, folder / shard["raw_data"]["basename"])
-                    shards.append(shard)
-            (folder / "index.json").write_text(json.dumps({"version": 2, "shards": shards}, sort_keys=True))
-        return tree
+        shutil.rmtree(self.tree, ignore_errors=True)
+        self.tree.mkdir()
+        shards: dict[str, list[dict[str, Any]]] = {}
+        for part in parts:
+            of_part = json.loads((self.parts / part.name / "index.json").read_bytes())["shards"]
+            if not of_part:
+                continue
+            folder = self.tree / part.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            joined = shards.setdefault(part.folder, [])
+            for shard in of_part:
+                source = self.parts / part.name / shard["raw_data"]["basename"]
+                shard["raw_data"]["basename"] = f"shard.{len(joined):05}.mds"
+                _link(source, folder / shard["raw_data"]["basename"])
+                joined.append(shard)
+        for folder, joined in shards.items():
+            index = json.dumps({"version": 2, "shards": joined}, sort_keys=True)
+            (self.tree / folder / "index.json").write_text(index, encoding="utf-8")
+        return self.tree
 
-    def publish(self, tree: Path, out: str) -> None:
-        """Put `tree` at `out` whole, by rename or by upload, and remove the work folder."""
+    def publish(self, out: str) -> None:
+        """Put the tree at `out` whole, by rename or by upload, and remove the work folder."""
         if is_remote(out):
-            _upload(tree, out)
+            upload(self.tree, out)
         else:
-            replace_folder(tree, Path(out))
+            replace_folder(self.tree, Path(out))
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -169,12 +139,6 @@ def replace_folder(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_aside(file: Path, text: str) -> None:
-    aside = file.with_suffix(".tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
-
-
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -182,9 +146,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _upload(tree: Path, out: str) -> None:
+def upload(tree: Path, out: str) -> None:
+    """Upload a tree, its indexes last: a reader that finds an index must find all that it names."""
     files = [path.relative_to(tree).as_posix() for path in sorted(tree.rglob("*")) if path.is_file()]
-    # A reader that finds an index must find all that it names.
     indexes = [name for name in files if name.endswith("index.json")]
     uploader = _uploader(out, tree)
     with ThreadPoolExecutor(max_workers=8) as pool:

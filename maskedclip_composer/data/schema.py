@@ -9,6 +9,10 @@ from typing import Literal
 
 Kind = Literal["paired", "unpaired", "labelled"]
 
+# category: the name of a class, made from a label; finding: a clinician's words for a finding; sentence: anything else,
+# to be taken as it is.
+TextKind = Literal["category", "finding", "sentence"]
+
 IMAGE_COLUMNS = {
     "image": "bytes",  # encoded JPEG or PNG, as prepared
     "width": "int32",
@@ -26,7 +30,8 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     "unpaired": IMAGE_COLUMNS,
     # texts: list of str, all true of the image, one is drawn per access.
     # labels: list of str of the same length, the category of each text; "" where the text has none.
-    "paired": IMAGE_COLUMNS | {"texts": "json", "labels": "json"},
+    # text_kinds: list of str of the same length, a TextKind each.
+    "paired": IMAGE_COLUMNS | {"texts": "json", "labels": "json", "text_kinds": "json"},
     "labelled": IMAGE_COLUMNS | {"label": "str"},
 }
 

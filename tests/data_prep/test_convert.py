@@ -16,6 +16,8 @@ from streaming import StreamingDataset
 from streaming.base.util import clean_stale_shared_memory
 
 from data_prep import writer
+from data_prep.ledger import Ledger
+from data_prep.parts import SHARD_BYTES
 from maskedclip_composer.data.schema import COLUMNS
 from tests.data_prep.drawing import retina, run, samples, save_retinas, tree, write_csv
 
@@ -150,7 +152,7 @@ def test_shards_are_those_of_a_single_writer(tmp_path, images):
 def writer_of(folder):
     from streaming import MDSWriter
 
-    return MDSWriter(columns=COLUMNS["unpaired"], out=str(folder), hashes=["xxh64"], size_limit=writer.SHARD_BYTES)
+    return MDSWriter(columns=COLUMNS["unpaired"], out=str(folder), hashes=["xxh64"], size_limit=SHARD_BYTES)
 
 
 def test_killed_run_continues_to_the_same_bytes(tmp_path, capsys):
@@ -159,18 +161,18 @@ def test_killed_run_continues_to_the_same_bytes(tmp_path, capsys):
     for number in range(40):
         retina(900, 700, (400 + number, 350), 250).save(images / f"{number:02}.png", compress_level=0)
     arguments = ["manifest", "--images", str(images), "--size", "64", "--part", "4", "--workers", "2"]
-    out, record = tmp_path / "out", tmp_path / "out.partial" / "parts" / "00002.json"
+    out, later = tmp_path / "out", tmp_path / "out.partial" / "parts" / "00003"
     command = [sys.executable, "-m", "data_prep", *arguments, "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not record.exists():
+    while not later.exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert not out.exists()
-    assert 3 <= len(list(record.parent.glob("*.json"))) < 10
+    assert 3 <= len(list(later.parent.glob("*/index.json"))) < 10
     # The workers notice the death of their parent.
     while running := _processes_of_group(process.pid):
         assert time.monotonic() < deadline, running
@@ -196,28 +198,26 @@ def _processes_of_group(group: int) -> list[str]:
 @pytest.fixture
 def interrupted(tmp_path, images, monkeypatch):
     """A run that stops after its second part of three rows; returns its arguments."""
-    finish = writer.Workplace.finish_part
+    finish = Ledger.finish
 
-    def stop(self, part, *arguments):
-        if part == "00002":
+    def stop(self, part, outcomes):
+        if part.name == "00002":
             raise KeyboardInterrupt
-        finish(self, part, *arguments)
+        finish(self, part, outcomes)
 
     (images / "1.jpg").rename(images / "hidden")
     csv_file = table(tmp_path, [{"image": f"{n}.jpg"} for n in range(12)])
     arguments = ("manifest", "--csv", csv_file, "--images", images, "--out", tmp_path / "out", "--part", "3")
     with monkeypatch.context() as patch:
-        patch.setattr(writer.Workplace, "finish_part", stop)
+        patch.setattr(Ledger, "finish", stop)
         assert run(*arguments) == 130
     return arguments
 
 
 def test_resuming_does_only_what_is_missing(tmp_path, images, interrupted, monkeypatch):
     done = []
-    finish = writer.Workplace.finish_part
-    monkeypatch.setattr(
-        writer.Workplace, "finish_part", lambda self, part, *a: (done.append(part), finish(self, part, *a))
-    )
+    finish = Ledger.finish
+    monkeypatch.setattr(Ledger, "finish", lambda self, part, found: (done.append(part.name), finish(self, part, found)))
     (images / "hidden").rename(images / "1.jpg")  # the missing file has turned up
     assert run(*interrupted) == 0
     assert done == ["00000", "00002", "00003"]
@@ -231,7 +231,7 @@ def test_parts_of_another_plan_are_not_taken_over(tmp_path, images, interrupted,
 
 def test_two_runs_do_not_share_a_work_folder(tmp_path, images, capsys):
     place = writer.Workplace(str(tmp_path / "out"), None)
-    place.open({})
+    place.open()
     assert run("manifest", "--images", images, "--out", tmp_path / "out") == 2
     assert "another run is working there" in capsys.readouterr().err
     place.close()

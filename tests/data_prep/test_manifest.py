@@ -10,7 +10,8 @@ def read(tmp_path):
     def read(rows, **options):
         (tmp_path / "images").mkdir(exist_ok=True)
         table = write_csv(tmp_path / "t.csv", rows)
-        return read_rows(Source(table=table, images=(tmp_path / "images").resolve(), **options))
+        kind, found = read_rows(Source(table=table, images=(tmp_path / "images").resolve(), **options))
+        return kind, list(found)
 
     return read
 
@@ -20,7 +21,7 @@ def test_kind_follows_the_columns(read):
     assert read([{"image": "a", "label": "1"}])[0] == "labelled"
     assert read([{"image": "a", "label": "1"}], template="A {label}")[0] == "paired"
     assert read([{"image": "a", "patient": "1"}])[0] == "unpaired"
-    kind, rows, _ = read([{"image": "a", "text": "x", "label": "1"}], kind="unpaired")
+    kind, rows = read([{"image": "a", "text": "x", "label": "1"}], kind="unpaired")
     assert (kind, rows[0].texts) == ("unpaired", ())
 
 
@@ -43,17 +44,19 @@ def test_texts_and_their_categories(read):
     ]
 
 
+def test_labels_as_texts_are_worded_later(read):
+    row = read([{"image": "a", "label": "glaucoma"}], text_from_label=True)[1][0]
+    assert (row.texts, row.labels, row.kinds) == (("glaucoma",), ("glaucoma",), ("category",))
+    assert read([{"image": "a", "text": "x"}])[1][0].kinds == ("sentence",)
+    kinds = {"image": "a", "text": "x|y", "text_kind": "finding|sentence"}
+    assert read([kinds], separator="|")[1][0].kinds == ("finding", "sentence")
+
+
 def test_other_columns(read):
     rows = [{"Image": "x\\b.jpg", "eye": "OD", "patient": "7", "split": "val", "dataset": "D"}]
     row = read(rows)[1][0]
     assert (row.image, row.eye, row.patient, row.split, row.dataset) == ("x/b.jpg", "right", "7", "val", "D")
     assert read([{"image": "a"}], dataset="E")[1][0].dataset == "E"
-
-
-def test_repeated_images_are_set_aside(read):
-    _, rows, repeated = read([{"image": "a"}, {"image": "b"}, {"image": "./x/../a"}])
-    assert [row.image for row in rows] == ["a", "b"]
-    assert [(item.number, item.reason[:31]) for item in repeated] == [(4, "repeats the image of row 2; joi")]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,8 @@ def test_repeated_images_are_set_aside(read):
         ({"image": "a", "text": "x"}, {"template": "A {label}"}, "has a column text already"),
         ({"image": "a"}, {"label_from_text": True}, "--label-from-text is for paired rows"),
         ({"image": "a", "text": "x|y", "label": "1|2|3"}, {"separator": "|"}, "2 texts but 3 labels"),
+        ({"image": "a", "text": "x", "text_kind": "poem"}, {}, "row 2 has text_kind 'poem'; write category, finding"),
+        ({"image": "a", "text": "x", "text_kind": "finding|finding"}, {"separator": "|"}, "1 texts but 2 text kinds"),
         ({"image": "a", "eye": "middle"}, {}, "row 2 has eye 'middle'"),
         ({"image": "a", "split": "../b"}, {}, "cannot name a folder"),
         ({"image": "../a"}, {}, "row 2: image '../a' lies outside"),
@@ -97,6 +102,7 @@ def test_links_may_not_lead_out_of_the_root(read, tmp_path):
         ({"separator": ""}, "--separator is empty"),
         ({"template": "A photograph"}, r"has no \{label\}"),
         ({"template": "{label}", "label_from_text": True}, "give one of them"),
+        ({"template": "{label}", "text_from_label": True}, "give one of them"),
     ],
 )
 def test_contradictory_options(read, options, message):
@@ -118,8 +124,8 @@ def test_a_bare_folder_lists_photographs_only(tmp_path):
     ):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"")
-    kind, rows, _ = read_rows(Source(table=None, images=root))
+    kind, rows = read_rows(Source(table=None, images=root))
     assert kind == "unpaired"
     assert [(row.image, row.dataset) for row in rows] == [("a.png", root.name), ("b/2.JPG", "b")]
     with pytest.raises(UserError, match="--kind paired needs a table"):
-        read_rows(Source(table=None, images=root, kind="paired"))
+        list(read_rows(Source(table=None, images=root, kind="paired"))[1])
