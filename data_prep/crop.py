@@ -42,7 +42,7 @@ def find_retina(image: Image.Image) -> Crop:
     """
     scale = max(1.0, max(image.size) / _LONG_SIDE)
     size = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
-    pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX))
+    pixels = np.asarray(image.resize(size, Image.Resampling.BOX, reducing_gap=1.0))
     whole = (0, 0, size[0], size[1])
 
     page = whole
