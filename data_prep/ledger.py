@@ -92,21 +92,19 @@ class Ledger:
         aside.unlink(missing_ok=True)
         ledger = cls(aside)
         ledger._write(rows, options, part_rows, by_split)
-        fingerprint = ledger._fingerprint()
         ledger.close()
-        if file.is_file():
-            earlier = cls(file)
-            if earlier._fingerprint() == fingerprint:
-                aside.unlink()
-                return earlier, True
-            earlier.close()
+        fingerprint = cls._fingerprint_of(aside)
+        earlier = cls(file) if cls._fingerprint_of(file) == fingerprint else None
+        if earlier is not None:
+            aside.unlink()
+            return earlier, True
         os.replace(aside, file)
         return cls(file), False
 
     def _write(self, rows: Iterable[Row | Rejected], options: str, part_rows: int, by_split: bool) -> None:
         database = self._database
         database.executescript(_TABLES)
-        digest = hashlib.sha256(options.encode())
+        digest = hashlib.sha256(json.dumps([options, part_rows, by_split]).encode())
         open_part: dict[str, list[int]] = {}  # folder -> number and size of the part that is being filled
         num_parts = 0
         database.execute("BEGIN")
@@ -140,11 +138,18 @@ class Ledger:
         values = (row.number, row.image, row.status, row.reason)
         self._database.execute("INSERT INTO rejected VALUES (?, ?, ?, ?)", values)
 
-    def _fingerprint(self) -> str | None:
-        try:
-            return self._value("SELECT fingerprint FROM plan")
-        except sqlite3.DatabaseError:  # of another version, or damaged
+    @staticmethod
+    def _fingerprint_of(file: Path) -> str | None:
+        """Return the fingerprint of a ledger, None where there is none, of another version, or damaged."""
+        if not file.is_file():
             return None
+        try:
+            ledger = Ledger(file)
+            found = ledger._value("SELECT fingerprint FROM plan")
+            ledger.close()
+        except sqlite3.DatabaseError:
+            return None
+        return found
 
     def _value(self, query: str, *values: object) -> str:
         return self._database.execute(query, values).fetchone()[0]

@@ -108,8 +108,8 @@ def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
         if recipe.size and min(shape) > recipe.size:
             scale = recipe.size / min(shape)
             size = max(recipe.size, round(shape[0] * scale)), max(recipe.size, round(shape[1] * scale))
-            # Pixels are averaged by whole numbers down to twice the size first: less than half the cost, the same picture
-            # to 2 of 255 grey levels (0.2 on average, eight photographs of 10 megapixels).
+            # Averaged by whole numbers down to twice the size first: less than half the cost, the same picture to 2 of
+            # 255 grey levels (0.2 on average, eight photographs of 10 megapixels).
             image = image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
         else:
             image = image.crop(box)

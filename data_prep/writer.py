@@ -80,7 +80,7 @@ class Workplace:
         self, rows: Iterable[Row | Rejected], options: Mapping[str, Any], *, part_rows: int, by_split: bool
     ) -> tuple[Ledger, bool]:
         """Write down the rows; parts of an earlier plan stay where it is the same one, which the second value says."""
-        text = json.dumps({**options, "part": part_rows, "by_split": by_split}, sort_keys=True)
+        text = json.dumps(dict(options), sort_keys=True)
         ledger, same = Ledger.plan(self.folder / "ledger.sqlite", rows, text, part_rows=part_rows, by_split=by_split)
         if not same:
             shutil.rmtree(self.parts, ignore_errors=True)
