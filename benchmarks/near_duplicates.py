@@ -1,4 +1,4 @@
-"""How well the perceptual hash tells copies from other photographs: FUNDUS_DATA=FOLDER python -m benchmarks.near_duplicates
+"""How well the perceptual hash tells copies apart: FUNDUS_DATA=FOLDER python benchmarks/near_duplicates.py
 
 Copies are made of every photograph; the others are all pairs of different photographs, the two eyes of a patient among
 them. Byte-identical files count once.

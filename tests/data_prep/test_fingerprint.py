@@ -71,7 +71,7 @@ def test_quality_follows_what_was_done_to_the_picture(pictures):
         assert assess(ImageEnhance.Brightness(image).enhance(4)).clipped > 0.2 > plain.clipped
         half = Image.new("RGB", image.size)
         half.paste(image.crop((0, 0, image.width, image.height // 2)))
-        assert assess(half).field == pytest.approx(plain.field / 2, rel=0.2)
+        assert assess(half).field < 0.7 * plain.field
         assert 0.8 < plain.field <= 1
 
 
