@@ -46,14 +46,16 @@ def find_retina(image: Image.Image) -> Crop:
     whole = (0, 0, size[0], size[1])
 
     page = whole
-    darkest = pixels.min(axis=2)
+    # Channel by channel: NumPy's reduction over an axis of three takes thirty times as long.
+    red, green, blue = cv2.split(pixels)
+    darkest = np.asarray(cv2.min(cv2.min(red, green), blue))
     if _corners(darkest).min() >= _WHITE:
         page = _largest_component(darkest < _WHITE)
         if page is None:
             return Crop(status="failed", box=None)
     left, top, right, bottom = page
 
-    brightness = pixels[top:bottom, left:right].max(axis=2)
+    brightness = np.asarray(cv2.max(cv2.max(red, green), blue))[top:bottom, left:right]
     level = float(np.percentile(_frame(brightness), 5))
     bright = float(np.percentile(brightness, 99))
     if bright - level < 16:
@@ -77,7 +79,7 @@ def _largest_component(mask: NDArray[np.bool_]) -> Box | None:
     side = max(3, min(mask.shape) // 64 | 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8, ltype=cv2.CV_16U)
     if count < 2:
         return None
     left, top, width, height, area = (int(value) for value in max(stats[1:], key=lambda row: row[cv2.CC_STAT_AREA]))
