@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     path, *overrides = arguments
     try:
-        from maskedclip_composer.config import load_config
+        from maskedclip_composer.config_file import load_config
         from maskedclip_composer.evaluation.config import EvaluateConfig
 
         config = load_config(EvaluateConfig, path, overrides)

@@ -19,7 +19,8 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     path, *overrides = arguments
     try:
-        from maskedclip_composer.config import TrainConfig, load_config, to_yaml
+        from maskedclip_composer.config import TrainConfig, to_yaml
+        from maskedclip_composer.config_file import load_config
 
         config = load_config(TrainConfig, path, overrides)
         if int(os.environ.get("RANK", 0)) == 0:

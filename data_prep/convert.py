@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: boo
 
 def run(args: argparse.Namespace) -> int:
     """Convert as the command line says; return the exit status."""
+    conversion = Conversion.of(args)
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
     if args.csv is not None and not args.csv.is_file():
@@ -104,11 +105,45 @@ def run(args: argparse.Namespace) -> int:
     )
     kind, rows = read_rows(source)
     dataset = args.dataset or source.images.name
-    return convert(args, source.images, kind, rows, dataset=dataset, licence=args.licence)
+    return convert(conversion, source.images, kind, rows, dataset=dataset, licence=args.licence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """Where to write, what to do to a photograph, how to work: the options of `add_conversion_options`."""
+
+    out: str
+    recipe: Recipe = field(default_factory=Recipe)
+    max_bad: float = 0.02
+    workers: int | None = None
+    part: int = 1024
+    work: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise UserError(f"--max-bad {self.max_bad}: give a share from 0 to 1")
+        if self.part < 1:
+            raise UserError(f"--part {self.part}: give a number of rows from 1")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers {self.workers}: give a number from 1")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, *, crop: bool = True) -> "Conversion":
+        """Take the options from the command line; `crop` says whether the photographs have a surround at all."""
+        return cls(
+            out=args.out,
+            recipe=Recipe(size=args.size, crop=crop and not args.no_crop, quality=args.quality),
+            max_bad=args.max_bad,
+            workers=args.workers,
+            part=args.part,
+            work=args.work,
+            overwrite=args.overwrite,
+        )
 
 
 def convert(
-    args: argparse.Namespace,
+    conversion: Conversion,
     root: Path,
     kind: Kind,
     rows: Iterable[Row | Rejected],
@@ -119,10 +154,10 @@ def convert(
     about: Mapping[str, Any] | None = None,
     objection: Objection | None = None,
 ) -> int:
-    """Convert checked rows as the options of `add_conversion_options` say; return the exit status.
+    """Convert checked rows; return the exit status.
 
     Args:
-        args: Those options.
+        conversion: How.
         root: Resolved folder that the rows' images lie below.
         kind: Of all rows.
         rows: Photographs to convert, and rows that are not to be; read to the end before a photograph is opened.
@@ -133,27 +168,18 @@ def convert(
         objection: Keeps photographs out that a file alone shows to be unfit, see `parts.py`.
 
     Raises:
-        UserError: An option or the destination is wrong, or the disk is full; nothing was published.
+        UserError: The destination is wrong, or the disk is full; nothing was published.
     """
-    recipe = Recipe(size=args.size, crop=not args.no_crop, quality=args.quality)
-    if not 0 <= args.max_bad <= 1:
-        raise UserError(f"--max-bad {args.max_bad}: give a share from 0 to 1")
-    if args.part < 1:
-        raise UserError(f"--part {args.part}: give a number of rows from 1")
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    if workers < 1:
-        raise UserError(f"--workers {workers}: give a number from 1")
-    check_destination(args.out, args.overwrite)
-
-    options = asdict(recipe)
-    workplace = Workplace(args.out, args.work)
+    check_destination(conversion.out, conversion.overwrite)
+    options = asdict(conversion.recipe)
+    workplace = Workplace(conversion.out, conversion.work)
     workplace.open()
     try:
         plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}
-        ledger, same = workplace.plan(rows, plan, part_rows=args.part, by_split=by_split)
+        ledger, same = workplace.plan(rows, plan, part_rows=conversion.part, by_split=by_split)
         if same:
             print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
-        _convert(workplace, ledger, kind, root, recipe, workers, objection)
+        _convert(workplace, ledger, kind, root, conversion, objection)
         tree = workplace.assemble(ledger.parts())
         tally = write_records(ledger, tree, dataset=dataset)
         report = build_report(kind, tally, ledger, options, licence) | dict(about or {})
@@ -166,7 +192,7 @@ def convert(
         (tree / "quarantine.csv").write_text(rejected_csv(rejected), encoding="utf-8")
         (tree / "left_out.csv").write_text(rejected_csv(left_out), encoding="utf-8")
         (tree / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        workplace.publish(args.out)
+        workplace.publish(conversion.out)
     except (OSError, sqlite3.OperationalError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error)
         if not full:
@@ -177,10 +203,10 @@ def convert(
         ) from error
     finally:
         workplace.close()
-    print(summary(report, rejected, args.out))
-    if len(rejected) > args.max_bad * report["rows"]:
+    print(summary(report, rejected, conversion.out))
+    if len(rejected) > conversion.max_bad * report["rows"]:
         share = len(rejected) / report["rows"]
-        print(f"{share:.1%} of the rows are quarantined, --max-bad allows {args.max_bad:.1%}", file=sys.stderr)
+        print(f"{share:.1%} of the rows are quarantined, --max-bad allows {conversion.max_bad:.1%}", file=sys.stderr)
         return 1
     return 0
 
@@ -190,11 +216,11 @@ def _convert(
     ledger: Ledger,
     kind: Kind,
     root: Path,
-    recipe: Recipe,
-    workers: int,
+    conversion: Conversion,
     objection: Objection | None,
 ) -> None:
     """Do the parts that are not finished."""
+    workers = conversion.workers or len(os.sched_getaffinity(0))
     todo = ledger.parts(open_only=True)
     missing, total = sum(part.size for part in todo), ledger.num_rows()
 
@@ -205,7 +231,7 @@ def _convert(
 
     with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
         # A handful of photographs is done before a second process is up.
-        prepared = prepare_in_order(paths(), recipe, workers if missing > 8 else 1)
+        prepared = prepare_in_order(paths(), conversion.recipe, workers if missing > 8 else 1)
         for part in todo:
             ledger.reopen(part)
             photographs = _counted(islice(prepared, part.size), progress)

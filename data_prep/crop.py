@@ -48,14 +48,14 @@ def find_retina(image: Image.Image) -> Crop:
     page = whole
     # Channel by channel: NumPy's reduction over an axis of three takes thirty times as long.
     red, green, blue = cv2.split(pixels)
-    darkest = np.asarray(cv2.min(cv2.min(red, green), blue))
+    darkest = np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
     if _corners(darkest).min() >= _WHITE:
         page = _largest_component(darkest < _WHITE)
         if page is None:
             return Crop(status="failed", box=None)
     left, top, right, bottom = page
 
-    brightness = np.asarray(cv2.max(cv2.max(red, green), blue))[top:bottom, left:right]
+    brightness = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)[top:bottom, left:right]
     level = float(np.percentile(_frame(brightness), 5))
     bright = float(np.percentile(brightness, 99))
     if bright - level < 16:

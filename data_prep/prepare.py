@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert import add_conversion_options, convert
+from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.folders import require_folder
 from data_prep.ledger import Rejected
 from data_prep.manifest import Row
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         if args.out is None:
             print(f"next: {_next_command(dataset, reading, args)}")
             return 0
-    args.no_crop = args.no_crop or dataset.cropped
+    conversion = Conversion.of(args, crop=not dataset.cropped)
     target = choose_target(dataset, args.target)
     about = {
         "about": {
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         }
     }
     return convert(
-        args,
+        conversion,
         root,
         reading.kind,
         rows_of(reading, dataset),

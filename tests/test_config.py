@@ -7,7 +7,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from maskedclip_composer.config import TrainConfig, load_config, to_plain
+from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.config import EvaluateConfig
 

@@ -22,9 +22,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "models": ({"errors", "types"}, {"streaming", "omegaconf"}),
     "objectives": ({"errors", "losses", "models", "distributed"}, {"composer", "streaming", "omegaconf"}),
     "algorithms": ({"errors", "models", "objectives"}, {"streaming", "omegaconf"}),
+    "config_file": ({"errors"}, {"torch", "composer", "streaming"}),
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
-    "data_prep": ({"errors", "data"}, {"composer", "timm"}),
+    "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
 EXCEPTIONS = {("models/pretrain.py", "objectives")}

@@ -1,6 +1,6 @@
 import pytest
 
-from maskedclip_composer.config import load_config
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.config import EvaluateConfig
 
