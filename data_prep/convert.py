@@ -20,8 +20,8 @@ from data_prep.manifest import Row, Source, read_rows
 from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
-from data_prep.records import LEFT_OUT
-from data_prep.report import build_report, quarantined, rejected_csv, summary, write_records
+from data_prep.records import LEFT_OUT, QUARANTINED
+from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError
@@ -183,8 +183,9 @@ def convert(
         tree = workplace.assemble(ledger.parts())
         tally = write_records(ledger, tree, dataset=dataset)
         report = build_report(kind, tally, ledger, options, licence) | dict(about or {})
-        rejected = list(quarantined(ledger))
-        left_out = [row for row in ledger.rejected() if row.status == LEFT_OUT]
+        rejected = list(not_stored(ledger))
+        left_out = [row for row in rejected if row.status == LEFT_OUT]
+        rejected = [row for row in rejected if row.status == QUARANTINED]
         ledger.close()
         if report["stored"] == 0:
             print(summary(report, rejected, "nowhere: no image can be used"), file=sys.stderr)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import Row
+from data_prep.records import QUARANTINED, STORED
 
 _TABLES = """
 CREATE TABLE part (number INTEGER PRIMARY KEY, folder TEXT NOT NULL, size INTEGER NOT NULL, done INTEGER NOT NULL);
 CREATE TABLE item (
     id INTEGER PRIMARY KEY, image TEXT NOT NULL UNIQUE, part INTEGER NOT NULL, row TEXT NOT NULL,
-    reason TEXT, outcome TEXT  -- NULL until the part is finished; a reason of '' is a stored photograph
+    status TEXT, outcome TEXT  -- NULL until the part is finished
 );
 CREATE INDEX item_part ON item (part, id);
 CREATE TABLE rejected (number INTEGER NOT NULL, image TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL);
@@ -35,8 +36,9 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one row: stored, or rejected for `reason`. Fields as in `records.SCHEMA`."""
+    """What became of one row. Fields as in `records.SCHEMA`."""
 
+    status: str = STORED
     reason: str = ""
     sha256: str = ""
     phash: str = ""  # hexadecimal
@@ -124,7 +126,7 @@ class Ledger:
             if not added.rowcount:
                 first = json.loads(self._value("SELECT row FROM item WHERE image = ?", row.image))["number"]
                 reason = f"repeats the image of row {first}; join their texts in one cell"
-                self._reject(Rejected(number=row.number, image=row.image, status="quarantined", reason=reason))
+                self._reject(Rejected(number=row.number, image=row.image, status=QUARANTINED, reason=reason))
                 continue
             if size == 0:
                 num_parts += 1
@@ -161,7 +163,7 @@ class Ledger:
     def identical(self) -> Iterator[list[Row]]:
         """Yield groups of rows whose files are byte-identical, in the order of their first rows."""
         groups = self._database.execute(
-            "SELECT group_concat(id) FROM item WHERE reason = '' GROUP BY json_extract(outcome, '$.sha256') "
+            "SELECT group_concat(id) FROM item WHERE status = 'stored' GROUP BY json_extract(outcome, '$.sha256') "
             "HAVING count(*) > 1 ORDER BY min(id)"
         )
         for (ids,) in groups:
@@ -172,7 +174,7 @@ class Ledger:
         """Count the distinct values of a list field, such as texts, among the stored rows."""
         return int(
             self._value(
-                "SELECT count(DISTINCT each.value) FROM item, json_each(item.row, ?) each WHERE reason = ''",
+                "SELECT count(DISTINCT each.value) FROM item, json_each(item.row, ?) each WHERE status = 'stored'",
                 f"$.{field}",
             )
         )
@@ -182,18 +184,18 @@ class Ledger:
         return int(
             self._value(
                 "SELECT count(DISTINCT json_extract(row, '$.dataset') || char(0) || json_extract(row, '$.patient')) "
-                "FROM item WHERE reason = '' AND json_extract(row, '$.patient') != ''"
+                "FROM item WHERE status = 'stored' AND json_extract(row, '$.patient') != ''"
             )
         )
 
     def parts(self, *, open_only: bool = False) -> list[Part]:
         """Return the parts folder by folder, as their rows came; with `open_only` those that are to be done.
 
-        A finished part with rejected rows is to be done again: the user may have mended the files.
+        A finished part with quarantined rows is to be done again: the user may have mended the files.
         """
         found = self._database.execute(
             "SELECT number, folder, size FROM part "
-            "WHERE NOT ? OR NOT done OR EXISTS (SELECT 1 FROM item WHERE part = number AND reason != '') "
+            "WHERE NOT ? OR NOT done OR EXISTS (SELECT 1 FROM item WHERE part = number AND status = 'quarantined') "
             "ORDER BY (SELECT min(number) FROM part other WHERE other.folder = part.folder), number",
             (open_only,),
         )
@@ -209,9 +211,9 @@ class Ledger:
         ids = [
             key for (key,) in self._database.execute("SELECT id FROM item WHERE part = ? ORDER BY id", (part.number,))
         ]
-        values = [(out.reason, json.dumps(asdict(out)), key) for key, out in zip(ids, outcomes, strict=True)]
+        values = [(out.status, json.dumps(asdict(out)), key) for key, out in zip(ids, outcomes, strict=True)]
         self._database.execute("BEGIN")
-        self._database.executemany("UPDATE item SET reason = ?, outcome = ? WHERE id = ?", values)
+        self._database.executemany("UPDATE item SET status = ?, outcome = ? WHERE id = ?", values)
         self._database.execute("UPDATE part SET done = 1 WHERE number = ?", (part.number,))
         self._database.execute("COMMIT")
 

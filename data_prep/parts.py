@@ -8,6 +8,7 @@ from typing import Any
 from data_prep.ledger import Outcome
 from data_prep.manifest import Row
 from data_prep.photograph import Photograph
+from data_prep.records import LEFT_OUT, QUARANTINED, STORED
 from maskedclip_composer.data.schema import COLUMNS, Kind
 
 SHARD_BYTES = 1 << 26
@@ -41,10 +42,10 @@ def write_part(
     outcomes = []
     with MDSWriter(columns=COLUMNS[kind], out=str(folder), hashes=["xxh64"], size_limit=SHARD_BYTES) as writer:
         for row, photograph in zip(rows, photographs, strict=True):
-            reason = photograph if isinstance(photograph, str) else objection(photograph) if objection else ""
             if isinstance(photograph, str):
-                outcomes.append(Outcome(reason=reason))
+                outcomes.append(Outcome(status=QUARANTINED, reason=photograph))
                 continue
+            reason = objection(photograph) if objection is not None else ""
             outcomes.append(_outcome(photograph, reason))
             if not reason:
                 writer.write(_sample(kind, row, photograph))
@@ -54,6 +55,7 @@ def write_part(
 def _outcome(photograph: Photograph, reason: str) -> Outcome:
     quality = photograph.quality
     return Outcome(
+        status=LEFT_OUT if reason else STORED,
         reason=reason,
         sha256=photograph.sha256,
         phash=photograph.phash.hex(),

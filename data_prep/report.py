@@ -79,7 +79,7 @@ def _converted(ledger: Ledger) -> Iterator[dict[str, Any]]:
     for part in ledger.parts():
         for row, outcome in ledger.results(part):
             record = _record(row, outcome) | {"folder": part.folder}
-            if not outcome.reason:
+            if outcome.status == STORED:
                 record |= {"position": positions[part.folder]}
                 positions[part.folder] += 1
             yield record
@@ -88,7 +88,7 @@ def _converted(ledger: Ledger) -> Iterator[dict[str, Any]]:
 def _record(row: Row, outcome: Outcome) -> dict[str, Any]:
     paired = bool(row.texts)
     return {
-        "status": QUARANTINED if outcome.reason else STORED,
+        "status": outcome.status,
         "reason": outcome.reason,
         "row": row.number,
         "position": -1,
@@ -123,7 +123,7 @@ def _record(row: Row, outcome: Outcome) -> dict[str, Any]:
 
 def _rejected(rejected: Rejected, dataset: str) -> dict[str, Any]:
     row = Row(number=rejected.number, image=rejected.image, dataset=dataset)
-    return _record(row, Outcome(reason=rejected.reason)) | {"status": rejected.status, "folder": ""}
+    return _record(row, Outcome(status=rejected.status, reason=rejected.reason)) | {"folder": ""}
 
 
 def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, Any], licence: str) -> dict[str, Any]:
@@ -168,13 +168,13 @@ def _group(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def quarantined(ledger: Ledger) -> Iterator[Rejected]:
-    """Yield the rows that were not stored: the unusable files part by part, then the rows rejected before."""
+def not_stored(ledger: Ledger) -> Iterator[Rejected]:
+    """Yield the rows that were not stored: those whose files were read part by part, then those rejected before."""
     for part in ledger.parts():
         for row, outcome in ledger.results(part):
-            if outcome.reason:
-                yield Rejected(number=row.number, image=row.image, status=QUARANTINED, reason=outcome.reason)
-    yield from (row for row in ledger.rejected() if row.status == QUARANTINED)
+            if outcome.status != STORED:
+                yield Rejected(number=row.number, image=row.image, status=outcome.status, reason=outcome.reason)
+    yield from ledger.rejected()
 
 
 def rejected_csv(rejected: Iterable[Rejected]) -> str:
