@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data_prep import card, records
+from data_prep.contact_sheet import write_contact_sheet
 from data_prep.folders import require_folder
 from data_prep.ledger import Ledger, Rejected
 from data_prep.manifest import Row, Source, read_rows
@@ -164,7 +166,7 @@ def convert(
         dataset: Name for the rejected ones among them.
         licence: Terms of the images, noted in report.json.
         by_split: Whether each split becomes a folder of its own.
-        about: More to note there.
+        about: What the data set says of itself, see `prepare.about`; noted there and in the data card.
         objection: Keeps photographs out that a file alone shows to be unfit, see `parts.py`.
 
     Raises:
@@ -182,7 +184,8 @@ def convert(
         _convert(workplace, ledger, kind, root, conversion, objection)
         tree = workplace.assemble(ledger.parts())
         tally = write_records(ledger, tree, dataset=dataset)
-        report = build_report(kind, tally, ledger, options, licence) | dict(about or {})
+        report = build_report(kind, tally, ledger, options, licence)
+        about = {"name": dataset, **(about or {}), "identical": report["identical"]}
         rejected = list(not_stored(ledger))
         left_out = [row for row in rejected if row.status == LEFT_OUT]
         rejected = [row for row in rejected if row.status == QUARANTINED]
@@ -192,6 +195,10 @@ def convert(
             return 1
         (tree / "quarantine.csv").write_text(rejected_csv(rejected), encoding="utf-8")
         (tree / "left_out.csv").write_text(rejected_csv(left_out), encoding="utf-8")
+        title = f"{about.get('title', dataset)}, {kind}"
+        (tree / card.NAME).write_text(card.card(title, tally, [about], options), encoding="utf-8")
+        write_contact_sheet(tree, tree / records.NAME)
+        report["about"] = {name: value for name, value in about.items() if name != "identical"}
         (tree / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         workplace.publish(conversion.out)
     except (OSError, sqlite3.OperationalError) as error:

@@ -170,24 +170,6 @@ class Ledger:
             keys = sorted(map(int, ids.split(",")))
             yield [_row(self._value("SELECT row FROM item WHERE id = ?", key)) for key in keys]
 
-    def count_distinct(self, field: str) -> int:
-        """Count the distinct values of a list field, such as texts, among the stored rows."""
-        return int(
-            self._value(
-                "SELECT count(DISTINCT each.value) FROM item, json_each(item.row, ?) each WHERE status = 'stored'",
-                f"$.{field}",
-            )
-        )
-
-    def count_patients(self) -> int:
-        """Count the patients of all data sets that are known, among the stored rows."""
-        return int(
-            self._value(
-                "SELECT count(DISTINCT json_extract(row, '$.dataset') || char(0) || json_extract(row, '$.patient')) "
-                "FROM item WHERE status = 'stored' AND json_extract(row, '$.patient') != ''"
-            )
-        )
-
     def parts(self, *, open_only: bool = False) -> list[Part]:
         """Return the parts folder by folder, as their rows came; with `open_only` those that are to be done.
 

@@ -2,9 +2,8 @@
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,41 +14,10 @@ import pyarrow.parquet
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
 from data_prep.records import LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.tally import Tally
 from maskedclip_composer.data.schema import Kind
 
 _BLOCK = 4096  # records in memory at a time
-
-
-@dataclass
-class Tally:
-    """Counts over all records, filled while they are written. The same for every run."""
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    num_bytes: int = 0
-    verbatim: int = 0
-    texts: int = 0
-    crop: Counter[str] = field(default_factory=Counter)
-    datasets: Counter[str] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
-    stored: Counter[str] = field(default_factory=Counter)  # by folder
-    labels: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by folder
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Count one record of `records.SCHEMA`."""
-        self.statuses[record["status"]] += 1
-        if record["status"] != STORED:
-            self.reasons[record["reason"]] += 1
-            return
-        self.num_bytes += record["bytes"]
-        self.verbatim += record["verbatim"]
-        self.texts += len(record["texts"])
-        self.crop[record["crop_status"]] += 1
-        self.datasets[record["dataset"]] += 1
-        self.licences[record["licence"]] += 1
-        self.stored[record["folder"]] += 1
-        labels = record["text_categories"] or [record["label"]]
-        self.labels[record["folder"]].update(label for label in labels if label)
 
 
 def write_records(ledger: Ledger, folder: Path, *, dataset: str) -> Tally:
@@ -137,14 +105,14 @@ def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, An
         "stored": stored,
         "quarantined": quarantined,
         "left_out": tally.statuses[LEFT_OUT],
-        "reasons": _ordered(tally.reasons),
+        "reasons": _ordered(Counter(tally.reasons())),
         "bytes": tally.num_bytes,
         "crop": _ordered(tally.crop),
         "verbatim": tally.verbatim,
         "datasets": _ordered(tally.datasets),
-        "patients": ledger.count_patients(),
-        "texts": tally.texts,
-        "distinct_texts": ledger.count_distinct("texts"),
+        "patients": sum(map(len, tally.patients.values())),
+        "texts": tally.texts.total(),
+        "distinct_texts": len(tally.texts),
         "splits": {
             folder: {"stored": count, "labels": _ordered(tally.labels[folder])}
             for folder, count in tally.stored.items()

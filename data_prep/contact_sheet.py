@@ -1,0 +1,72 @@
+"""A picture of many photographs of a prepared set, to see at a glance whether they were cropped as they should be."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+import pyarrow.parquet
+from PIL import Image, ImageDraw, ImageFont
+
+from data_prep.records import STORED
+
+NAME = "contact_sheet.jpg"
+_COLUMNS, _SIDE, _LINE = 8, 160, 16  # pixels
+
+
+def write_contact_sheet(folder: Path, manifest: Path, *, regular: int = 48, failed: int = 16) -> None:
+    """Write `contact_sheet.jpg` of the shards below `folder`.
+
+    Photographs evenly spread over the set, then, framed in red, some of those in which no retina was found.
+
+    Args:
+        folder: Of the shards, with the folders that the manifest names in it.
+        manifest: `manifest.parquet` of the set.
+        regular: Photographs to show.
+        failed: Photographs without a retina to show.
+    """
+    records = pyarrow.parquet.read_table(manifest, columns=["status", "folder", "position", "image", "crop_status"])
+    stored = records.filter(pc.field("status") == STORED)
+    without = pc.field("crop_status") == "failed"
+    chosen = [(row, False) for row in _spread(stored.filter(~without), regular)]
+    chosen += [(row, True) for row in _spread(stored.filter(without), failed)]
+    rows = -(-len(chosen) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * _SIDE, max(1, rows) * (_SIDE + _LINE)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    shards = _Shards(folder)
+    for number, (record, is_failed) in enumerate(chosen):
+        x, y = number % _COLUMNS * _SIDE, number // _COLUMNS * (_SIDE + _LINE)
+        picture = Image.open(io.BytesIO(shards.image(record["folder"], record["position"])))
+        picture.thumbnail((_SIDE - 4, _SIDE - 4))
+        sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+        if is_failed:
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline="red", width=2)
+        name = record["image"].rsplit("/", 1)[-1]
+        draw.text((x + 3, y + _SIDE), name if len(name) < 28 else f"...{name[-25:]}", fill="black", font=font)
+    sheet.save(folder / NAME, quality=85)
+
+
+def _spread(records: pyarrow.Table, count: int) -> list[dict]:
+    places = np.unique(np.linspace(0, max(0, len(records) - 1), min(count, len(records))).astype(int))
+    return records.select(["folder", "position", "image"]).take(places).to_pylist()
+
+
+class _Shards:
+    """Photographs by folder and position. Reads one record at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._indexes: dict[str, list[dict]] = {}
+
+    def image(self, folder: str, position: int) -> bytes:
+        from streaming.base.format import reader_from_json
+
+        if folder not in self._indexes:
+            self._indexes[folder] = json.loads((self._root / folder / "index.json").read_bytes())["shards"]
+        for shard in self._indexes[folder]:
+            if position < shard["samples"]:
+                return reader_from_json(str(self._root / folder), None, dict(shard))[position]["image"]
+            position -= shard["samples"]
+        raise IndexError(f"{folder} has no record {position}")
