@@ -58,12 +58,14 @@ class Row:
         image: Path below the image root.
         texts: What is true of the image.
         labels: The category of each text, empty where it has none; for a labelled row its one class.
+        kinds: What each text is.
     """
 
     number: int
     image: str
     texts: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     patient: str = ""
     eye: str = ""
     split: str = ""
