@@ -1,5 +1,6 @@
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -102,6 +103,12 @@ def test_an_unknown_pack_and_a_missing_file_are_told_apart(tmp_path):
         read_pack("retina-eng")
     with pytest.raises(UserError, match=r"none\.yaml: no such file"):
         read_pack(str(tmp_path / "none.yaml"))
+
+
+def test_the_pack_of_the_documentation_is_sound(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", Path("docs/prompts.md").read_text(), re.DOTALL)
+    pack = read_pack(str(written(tmp_path, block)))
+    assert len(pack.class_prompts("origa")["1"]) == 9  # three wordings; one template is without attribute
 
 
 @pytest.mark.parametrize("name", SHIPPED)
