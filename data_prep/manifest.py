@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from data_prep.folders import path_below, walk_images
+from data_prep.readers.texts import canonical
 from data_prep.tables import TableStream, cell_text, cell_texts, stream_table
 from maskedclip_composer.data.schema import Kind, TextKind
 from maskedclip_composer.errors import UserError
@@ -237,7 +238,8 @@ def _pair(
 ) -> dict[tuple[str, str, str], None]:
     """Give every text its category and kind; one that is named twice stays once."""
     # Equal categories make positives, so spelling must not tell two of them apart.
-    labels = [text.casefold() for text in texts] if source.label_from_text else labels
+    by_name = source.label_from_text or source.text_from_label
+    labels = [canonical(text) for text in texts] if by_name else labels
     default = "category" if source.text_from_label else "sentence"
     kinds = cell_texts(row.get("text_kind"), source.separator) or [default]
     unknown = next((kind for kind in kinds if kind not in get_args(TextKind)), None)

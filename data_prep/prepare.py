@@ -105,36 +105,42 @@ def run(args: argparse.Namespace) -> int:
             print(f"next: {_next_command(dataset, reading, args)}")
             return 0
     conversion = Conversion.of(args, crop=not dataset.cropped)
-    target = choose_target(dataset, args.target)
-    about = {
-        "about": {
-            "title": dataset.title,
-            "source": dataset.source,
-            "terms": dataset.terms,
-            "citation": dataset.citation,
-            "classes": dict(target.classes) if target and target.classes else {},
-            "left_out": dict(Counter(reason for _, reason in reading.left_out)),
-            "notes": reading.notes,
-        }
-    }
     return convert(
         conversion,
         root,
         reading.kind,
-        rows_of(reading, dataset),
+        rows_of(dataset, reading, args.target),
         dataset=dataset.name,
         licence=dataset.licence,
         # An official split is for evaluation: a stream of pre-training reads one folder.
         by_split=reading.kind == "labelled",
-        about=about,
+        about=about(dataset, reading, args.target),
     )
 
 
-def rows_of(reading: Reading, dataset: Dataset) -> Iterator[Row | Rejected]:
-    """Yield the rows of a reading with the licence of their data set, then what was left out."""
-    yield from (replace(row, licence=dataset.licence) for row in reading.rows)
+def rows_of(dataset: Dataset, reading: Reading, target: str | None) -> Iterator[Row | Rejected]:
+    """Yield the rows of a reading with what their data set says of all of them, then what was left out."""
+    chosen = choose_target(dataset, target)
+    names = (chosen.classes if chosen else None) or {}
+    for row, code in zip(reading.rows, reading.codes, strict=True):
+        yield replace(row, licence=dataset.licence, label_name=names.get(code, ""))
     for image, reason in reading.left_out:
         yield Rejected(number=0, image=image, status=LEFT_OUT, reason=reason)
+
+
+def about(dataset: Dataset, reading: Reading, target: str | None) -> dict[str, Any]:
+    """Say where a data set comes from and what its labels mean, for report and data card."""
+    chosen = choose_target(dataset, target)
+    return {
+        "name": dataset.name,
+        "title": dataset.title,
+        "source": dataset.source,
+        "terms": dataset.terms,
+        "citation": dataset.citation,
+        "classes": dict(chosen.classes) if chosen and chosen.classes else {},
+        "left_out": dict(Counter(reason for _, reason in reading.left_out)),
+        "notes": reading.notes,
+    }
 
 
 def _expect(dataset: Dataset, root: Path | None) -> int:
@@ -181,14 +187,17 @@ def _with_template(reading: Reading, template: str) -> Reading:
     if reading.kind != "paired":
         raise UserError(f"--template is for paired records, these are {reading.kind}; add --kind paired")
     rows = [
-        replace(row, texts=tuple(template.replace("{label}", name) if name else text for text, name in _pairs(row)))
+        replace(
+            row,
+            texts=tuple(
+                text if kind == "sentence" else template.replace("{label}", text)
+                for text, kind in zip(row.texts, row.kinds, strict=True)
+            ),
+            kinds=("sentence",) * len(row.texts),
+        )
         for row in reading.rows
     ]
     return replace(reading, rows=rows)
-
-
-def _pairs(row: Row) -> list[tuple[str, str]]:
-    return list(zip(row.texts, row.labels, strict=True))
 
 
 def _account(dataset: Dataset, reading: Reading) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.readers.texts import PACK
 from data_prep.writer import replace_folder
+from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
 
 _TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -18,8 +20,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "text-tower",
         help="make a small random text encoder from the texts of paired shards",
-        description="Train a WordPiece vocabulary on the texts of paired shards and save it with a randomly "
-        "initialised BERT. Give the folder as text_encoder.name: nothing is downloaded. For trials, not for results.",
+        description="Train a WordPiece vocabulary on the texts of paired shards, in the wordings that training draws, "
+        "and save it with a randomly initialised BERT. Give the folder as text_encoder.name: nothing is downloaded. "
+        "For trials, not for results.",
     )
     parser.add_argument(
         "--shards", type=Path, required=True, nargs="+", metavar="DIR", help="paired shards, read whole"
@@ -58,24 +61,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_texts(folder: Path) -> Iterator[str]:
-    """Yield all texts of the paired shards in `folder`, in their order.
+    """Yield all texts that training may draw from the paired shards in `folder`, in their order.
 
     Raises:
         UserError: The folder holds no shards, or shards without texts.
     """
     from streaming.base.format import reader_from_json
 
+    pack = read_pack(PACK)
     index = folder / "index.json"
     if not index.is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/index.json"))
         remedy = f"give one of its splits: {', '.join(splits)}" if splits else "write them with the command manifest"
         raise UserError(f"--shards {folder}: holds no index.json; {remedy}")
     for shard in json.loads(index.read_bytes())["shards"]:
-        if "texts" not in shard["column_names"]:
-            raise UserError(f"--shards {folder}: has no column texts; give paired shards")
+        if not {"texts", "text_kinds"} <= set(shard["column_names"]):
+            raise UserError(f"--shards {folder}: has no columns texts and text_kinds; give paired shards")
         reader = reader_from_json(str(folder), None, shard)
         for number in range(len(reader)):
-            yield from reader[number]["texts"]
+            record = reader[number]
+            for text, kind in zip(record["texts"], record["text_kinds"], strict=True):
+                yield from pack.prompts(text, kind)
 
 
 def build(texts: list[str], folder: Path, width: int, layers: int, heads: int, vocab: int, seed: int) -> int:

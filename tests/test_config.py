@@ -84,6 +84,16 @@ def test_a_mistake_names_key_value_and_remedy(overrides: list[str], message: str
     assert message in str(error.value)
 
 
+def test_a_template_is_given_on_the_command_line_as_the_documentation_says():
+    assert load('data.prompts.template="{category}"').data.prompts.template == "{category}"
+    text = "A fundus photograph of {category}"
+    assert load(f'data.prompts.template="{text}"').data.prompts.template == text
+    with pytest.raises(UserError, match=r"data\.prompts\.template = 'A photograph': must name \{category\} once"):
+        load("data.prompts.template=A photograph")
+    with pytest.raises(UserError, match=r"yamls/pretrain\.yaml: data\.prompts"):
+        load("data.prompts=null")
+
+
 def test_missing_yaml_suggests_the_nearest():
     with pytest.raises(UserError, match=r"yamls/pretrian.yaml does not exist.\nDid you mean yamls/pretrain.yaml\?"):
         load(path="yamls/pretrian.yaml")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from data_prep.readers.texts import Text
 from data_prep.tables import Form
 from maskedclip_composer.data.schema import Kind
 
@@ -21,7 +22,7 @@ class Entry:
     Attributes:
         image: Name or path of the photograph, suffix optional.
         label: Published code.
-        texts: (text, category) pairs; a category makes texts positives of each other, empty where there is none.
+        texts: What is said of it, in words.
         left_out: Why the photograph is of no use.
     """
 
@@ -30,7 +31,7 @@ class Entry:
     patient: str = ""
     eye: str = ""
     split: str = ""
-    texts: tuple[tuple[str, str], ...] = ()
+    texts: tuple[Text, ...] = ()
     left_out: str = ""
 
 
@@ -53,7 +54,7 @@ class Sheet:
         eyes: Its codes, where they are not left, right, OS, OD or L, R.
         split: Column.
         splits: Its codes.
-        text: Column of a text to be taken as it is; its category is the same in lower case.
+        text: Column of a sentence.
         no_text: Texts that say nothing, in lower case.
         entries: Takes the place of all columns above: makes the entries of one row.
     """

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
+from data_prep.readers.texts import finding
 from data_prep.readers.vocabulary import GLAUCOMA, NO_GLAUCOMA, RETINOPATHY
 from data_prep.tables import cell_text
 
@@ -95,7 +96,7 @@ def _eye(cell: Cell, eye: str, image: str) -> Entry:
         image=image,
         patient=cell_text(cell("ID")),
         eye=eye.lower(),
-        texts=tuple((text, text) for text in texts),
+        texts=tuple(finding(text) for text in texts),
         left_out=reason,
     )
 

@@ -11,6 +11,7 @@ from data_prep.manifest import EYES, Row
 from data_prep.readers.dataset import Dataset, Entry, Part, Target
 from data_prep.readers.layout import layout, missing
 from data_prep.readers.sheets import corrected_labels, entries_of, has_column, partners, stem
+from data_prep.readers.texts import class_name
 from data_prep.readers.tree import Lookup, Tree
 from data_prep.tables import read_table
 from maskedclip_composer.data.schema import Kind
@@ -196,7 +197,7 @@ def _rows(
         entry = item.entry
         code, category, reason = _judge(entry, target, published, kind)
         eye = EYES.get(entry.eye.lower())
-        texts = entry.texts or (((category, category),) if category else ())
+        texts = entry.texts or ((class_name(category),) if category else ())
         earlier = first.get(item.image)
         if earlier is not None:
             other = " with another label" if earlier.entry.label != entry.label else ""
@@ -218,8 +219,9 @@ def _rows(
             Row(
                 number=item.number,
                 image=image,
-                texts=tuple(text for text, _ in chosen),
-                labels=tuple(name for _, name in chosen) if kind == "paired" else (code,) if code else (),
+                texts=tuple(said.text for said in chosen),
+                labels=tuple(said.category for said in chosen) if kind == "paired" else (code,) if code else (),
+                kinds=tuple(said.kind for said in chosen),
                 patient=entry.patient,
                 eye=eye or "",
                 split=entry.split,

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from data_prep.readers.dataset import Cell, Entry, Part, Sheet, Target
+from data_prep.readers.texts import sentence
 from data_prep.readers.tree import Tree
 from data_prep.tables import PART, Table, cell_text, read_table
 from maskedclip_composer.errors import UserError
@@ -72,7 +73,7 @@ def _entry(sheet: Sheet, cell: Cell, columns: tuple[str, ...]) -> Entry:
         patient=text(sheet.patient),
         eye=sheet.eyes.get(eye, eye),
         split=sheet.splits.get(split, split),
-        texts=((said, said.casefold()),) if telling else (),
+        texts=(sentence(said),) if telling else (),
     )
 
 

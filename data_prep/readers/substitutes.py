@@ -4,6 +4,7 @@ Those with many findings in one photograph are in `substitutes_findings.py`.
 """
 
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
+from data_prep.readers.texts import sentence
 from data_prep.readers.vocabulary import GLAUCOMA_CODES, RETINOPATHY
 from data_prep.tables import Form, cell_text, cell_texts
 
@@ -93,8 +94,8 @@ G1020 = Dataset(
 def _deepeyenet(cell: Cell, columns: tuple[str, ...]) -> list[Entry]:
     description = cell_text(cell("clinical-description", "clinical_description"))
     keywords = ", ".join(cell_texts(cell("keywords"), None))
-    texts = [(text, text.casefold()) for text in (description, keywords) if text]
-    return [Entry(image=cell_text(cell("image")), texts=tuple(texts))]
+    texts = tuple(sentence(text) for text in (description, keywords) if text)
+    return [Entry(image=cell_text(cell("image")), texts=texts)]
 
 
 DEEPEYENET = Dataset(

@@ -1,10 +1,11 @@
 """Public substitutes whose sheets have one column per finding: several texts for one photograph."""
 
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
+from data_prep.readers.texts import class_name
 from data_prep.readers.vocabulary import NORMAL, RETINOPATHY
 from data_prep.tables import cell_text
 
-_BRSET_FINDINGS = {
+BRSET_FINDINGS = {
     "diabetic_retinopathy": "diabetic retinopathy",
     "macular_edema": "macular oedema",
     "scar": "chorioretinal scar",
@@ -21,7 +22,7 @@ _BRSET_FINDINGS = {
 
 
 def _brset(cell: Cell, columns: tuple[str, ...]) -> list[Entry]:
-    names = [name for column, name in _BRSET_FINDINGS.items() if cell_text(cell(column)) == "1"]
+    names = [name for column, name in BRSET_FINDINGS.items() if cell_text(cell(column)) == "1"]
     other = cell_text(cell("other")) == "1"
     texts = names or ([] if other else [NORMAL])
     return [
@@ -30,7 +31,7 @@ def _brset(cell: Cell, columns: tuple[str, ...]) -> list[Entry]:
             label=cell_text(cell(*columns)),
             patient=cell_text(cell("patient_id")),
             eye={"1": "right", "2": "left"}.get(cell_text(cell("exam_eye")), ""),
-            texts=tuple((text, text) for text in texts),
+            texts=tuple(class_name(text) for text in texts),
         )
     ]
 
@@ -110,7 +111,7 @@ def _rfmid(cell: Cell, columns: tuple[str, ...]) -> list[Entry]:
     names = [name for code, name in RFMID_FINDINGS.items() if cell_text(cell(code)) == "1"]
     label = cell_text(cell(*columns))
     texts = names or ([NORMAL] if label == "0" else [])
-    return [Entry(image=cell_text(cell("ID")), label=label, texts=tuple((text, text) for text in texts))]
+    return [Entry(image=cell_text(cell("ID")), label=label, texts=tuple(class_name(text) for text in texts))]
 
 
 RFMID = Dataset(

@@ -1,10 +1,11 @@
 """Where the training images come from and how one view of each is drawn."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from maskedclip_composer.data.prompts import PromptConfig
 from maskedclip_composer.errors import UserError
 
 CACHE_ROOT = Path("~/.cache/maskedclip_composer")
@@ -53,6 +54,7 @@ class DataConfig:
     flip: float = 0.5  # probability of a left-right flip
     # category: pairs whose drawn texts have the same category are positives; unique: every image only of itself.
     label: Literal["category", "unique"] = "category"
+    prompts: PromptConfig = field(default_factory=PromptConfig)
     max_tokens: int = 77  # longer texts are cut
     num_workers: int = 8  # loader processes per rank
     cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first

@@ -71,6 +71,11 @@ def read_index(folder: Path, *, key: str) -> Index:
 def check_columns(index: Index, kind: Kind, *, key: str) -> None:
     """Raise UserError where records lack a column that records of `kind` have."""
     missing = [column for column in COLUMNS[kind] if column not in index.columns]
+    if missing == ["text_kinds"]:
+        raise UserError(
+            f"{key}: its records have no column text_kinds, which tells categories from sentences: the set was "
+            "prepared by an earlier version; prepare it again with `python -m data_prep`"
+        )
     if missing:
         raise UserError(
             f"{key}: its records have no column {', '.join(missing)} (columns found: {', '.join(index.columns)}); "

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
 from maskedclip_composer.data.transforms import decode, random_view
@@ -130,7 +131,8 @@ def build_loader(
                 f"data.max_tokens = {config.max_tokens}: the text encoder reads at most {tokenizer.model_max_length} "
                 f"tokens; set data.max_tokens={tokenizer.model_max_length} or less"
             )
-        sampler = TextSampler(tokenizer, label=config.label, max_tokens=config.max_tokens)
+        prompts = config.prompts.applied_to(read_pack(config.prompts.pack))
+        sampler = TextSampler(tokenizer, prompts, label=config.label, max_tokens=config.max_tokens)
         pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
     transform = SampleTransform(config, sampler, num_patches)
     dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)
@@ -153,8 +155,13 @@ def build_loader(
 
 
 def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
-    """Describe the data of a run for its log: per stream samples, shards, bytes, index.json's sha256 and path."""
-    return {
+    """Describe the data of a run for its log.
+
+    Returns:
+        Per stream its path, samples, shards, bytes and index.json's sha256; of the prompts of a paired stream the
+        pack's name, version and sha256.
+    """
+    manifest: dict[str, dict[str, str | int]] = {
         stream.name: {
             "path": stream.source,
             "samples": stream.index.samples,
@@ -164,3 +171,7 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
         }
         for stream in open_streams(config)
     }
+    if config.paired is not None:
+        pack = read_pack(config.prompts.pack)
+        manifest["prompts"] = {"pack": pack.name, "version": pack.version, "sha256": pack.sha256}
+    return manifest

@@ -9,9 +9,13 @@ from typing import Literal
 
 Kind = Literal["paired", "unpaired", "labelled"]
 
-# category: the name of a class, made from a label; finding: a clinician's words for a finding; sentence: anything else,
-# to be taken as it is.
 TextKind = Literal["category", "finding", "sentence"]
+"""What a text is, and so what training may do with it.
+
+category: Name of a class, made from a label: a description of the class may take its place, in a template.
+finding: A clinician's own words for a finding: they stay as they are, in a template.
+sentence: Whole sentences, or any text that is to be read as it is written.
+"""
 
 IMAGE_COLUMNS = {
     "image": "bytes",  # encoded JPEG or PNG, as prepared
@@ -30,7 +34,7 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     "unpaired": IMAGE_COLUMNS,
     # texts: list of str, all true of the image, one is drawn per access.
     # labels: list of str of the same length, the category of each text; "" where the text has none.
-    # text_kinds: list of str of the same length, a TextKind each.
+    # text_kinds: list of TextKind of the same length.
     "paired": IMAGE_COLUMNS | {"texts": "json", "labels": "json", "text_kinds": "json"},
     "labelled": IMAGE_COLUMNS | {"label": "str"},
 }

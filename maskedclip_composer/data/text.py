@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskedclip_composer.data.schema import label_id
+from maskedclip_composer.data.prompts import PromptPack
+from maskedclip_composer.data.schema import TextKind, label_id
 from maskedclip_composer.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,35 +26,47 @@ class DrawnText:
 
 
 class TextSampler:
-    """Draws one of a record's texts with its label id. Each distinct text is tokenised once per loader process."""
+    """Draws one of a record's texts, in the words of a pack, with its label id.
+
+    Each distinct text is tokenised once per loader process: a pack makes finitely many of each category.
+    """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", *, label: Literal["category", "unique"], max_tokens: int
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        prompts: PromptPack,
+        *,
+        label: Literal["category", "unique"],
+        max_tokens: int,
     ) -> None:
         self._tokenizer = tokenizer
+        self._prompts = prompts
         self._label = label
         self._max_tokens = max_tokens
         self._tokens: dict[str, np.ndarray] = {}
 
     def __call__(self, record: Mapping[str, Any], sample_id: int, rng: np.random.Generator, *, name: str) -> DrawnText:
-        """Draw uniformly from `record["texts"]`.
+        """Draw uniformly from `record["texts"]`, then its wording.
 
-        A text without a category, and every text in mode `unique`, gets the id -1 - `sample_id`: category ids are never
-        negative, so it meets only the same image again.
+        The id is the one of the text's category, whatever the wording. A text without a category, and every text in
+        mode `unique`, gets the id -1 - `sample_id`: category ids are never negative, so it meets only the same image
+        again.
 
         Raises:
-            UserError: The record has no text, or not one label per text; `name` says which record.
+            UserError: The record has no text, or not one label and one kind per text; `name` says which record.
         """
-        texts, labels = record["texts"], record["labels"]
-        if not texts or len(texts) != len(labels):
+        texts, labels, kinds = record["texts"], record["labels"], record["text_kinds"]
+        if not texts or not len(texts) == len(labels) == len(kinds) or not set(kinds) <= set(get_args(TextKind)):
             raise UserError(
-                f"{name}: {len(texts)} texts and {len(labels)} labels; a paired record needs at least one text and one "
-                'label ("" for none) per text; prepare the set again'
+                f"{name}: {len(texts)} texts, {len(labels)} labels and the kinds {kinds}; a paired record needs at "
+                f'least one text, and one label ("" for none) and one kind ({", ".join(get_args(TextKind))}) per text; '
+                "prepare the set again"
             )
         choice = int(rng.integers(len(texts)))
         category = labels[choice] if self._label == "category" else ""
         label = label_id(category) if category else -1 - sample_id
-        return DrawnText(text=texts[choice], tokens=self._tokenise(texts[choice]), label=label)
+        text = self._prompts.draw(texts[choice], kinds[choice], rng)
+        return DrawnText(text=text, tokens=self._tokenise(text), label=label)
 
     def _tokenise(self, text: str) -> np.ndarray:
         if text not in self._tokens:

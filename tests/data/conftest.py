@@ -40,6 +40,7 @@ def record(kind: str, number: int) -> dict[str, Any]:
     if kind == "paired":
         category = CATEGORIES[number % 3]
         base |= {"texts": [f"a photograph of {category}", f"case {number}"], "labels": [category, ""]}
+        base["text_kinds"] = ["sentence", "sentence"]
     return base
 
 

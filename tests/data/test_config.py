@@ -3,6 +3,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.prompts import PromptConfig
 from maskedclip_composer.errors import UserError
 
 STREAM = {"remote": "/sets/a", "batch_size": 4}
@@ -40,6 +41,7 @@ def test_omegaconf_refuses_missing_batch_size_bad_literal_and_unknown_key(keys):
         ({"paired": STREAM, "min_crop": 1.5}, ["data.min_crop = 1.5"]),
         ({"paired": STREAM, "flip": -0.1}, ["data.flip = -0.1"]),
         ({"paired": STREAM, "max_tokens": 2}, ["data.max_tokens = 2"]),
+        ({"paired": STREAM, "prompts": {"template": "A photograph"}}, ["data.prompts.template = 'A photograph'"]),
         ({"paired": STREAM, "num_workers": -1}, ["data.num_workers = -1"]),
         ({"paired": STREAM, "shuffle_block_size": 0}, ["data.shuffle_block_size = 0"]),
         ({"paired": STREAM, "download_retry": -1}, ["data.download_retry = -1"]),
@@ -51,6 +53,11 @@ def test_every_wrong_value_is_named_with_its_remedy(keys, said):
         load(**keys)
     for part in said:
         assert part in str(caught.value)
+
+
+def test_prompts_are_on_unless_told_otherwise():
+    assert load(paired=STREAM).prompts == PromptConfig(pack="retina-en", expert=True, template=None)
+    assert load(paired=STREAM, prompts={"expert": False}).prompts == PromptConfig(expert=False)
 
 
 def test_a_label_mode_given_in_python_is_checked_too():

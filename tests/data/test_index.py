@@ -75,6 +75,13 @@ def test_a_paired_stream_without_texts_names_the_columns_found(sets):
     assert "as a paired set" in said
 
 
+def test_a_set_of_an_earlier_version_is_to_be_prepared_again(tmp_path, write_set):
+    columns = {name: kind for name, kind in COLUMNS["paired"].items() if name != "text_kinds"}
+    said = complaint(write_set(tmp_path / "old", "paired", 5, columns=columns))
+    assert "data.paired: its records have no column text_kinds" in said
+    assert "earlier version; prepare it again with `python -m data_prep`" in said
+
+
 def test_paired_records_serve_as_an_unpaired_stream(sets):
     assert open_one(sets["paired"], "unpaired").index.samples == 11
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.loader import build_loader, data_manifest
+from maskedclip_composer.data.prompts import PromptConfig
 from maskedclip_composer.data.schema import label_id
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.errors import UserError
@@ -77,6 +78,34 @@ def test_texts_and_labels_belong_to_their_image(sets, tokenizer):
             assert part["label"][row] == labels[text]
 
 
+def test_a_category_is_worded_anew_at_every_access(tmp_path, write_set, tokenizer):
+    edit = {n: {"texts": ["glaucoma"], "labels": ["glaucoma"], "text_kinds": ["category"]} for n in range(8)}
+    folder = write_set(tmp_path / "graded", "paired", 8, edit=edit)
+    spec = build({"paired": folder}, tokenizer, max_tokens=32)
+    epochs = [list(spec.dataloader) for _ in range(2)]
+    texts = []
+    for epoch in epochs:
+        by_sample = {}
+        for part in (batch["paired"] for batch in epoch):
+            assert set(part["label"].tolist()) == {label_id("glaucoma")}
+            rows = zip(part["sample_id"].tolist(), part["text_index"].tolist(), strict=True)
+            by_sample |= {sample_id: tuple(part["text_ids"][index].tolist()) for sample_id, index in rows}
+        texts.append(by_sample)
+    assert texts[0].keys() == texts[1].keys()
+    assert texts[0] != texts[1]
+    again = build({"paired": folder}, tokenizer, max_tokens=32)
+    assert_equal(epochs[0], list(again.dataloader))
+    plain = build(
+        {"paired": folder}, tokenizer, max_tokens=32, prompts=PromptConfig(expert=False, template="{category}")
+    )
+    assert all(len(batch["paired"]["text_ids"]) == 1 for batch in plain.dataloader)
+
+
+def test_an_unknown_pack_is_named(sets, tokenizer):
+    with pytest.raises(UserError, match=r"prompts\.pack = retina-xx: not known"):
+        build(sets, tokenizer, prompts=PromptConfig(pack="retina-xx"))
+
+
 def test_unique_labels_switch_the_categories_off(sets, tokenizer):
     for batch in build(sets, tokenizer, label="unique").dataloader:
         assert torch.equal(batch["paired"]["label"], -1 - batch["paired"]["sample_id"])
@@ -132,7 +161,9 @@ def test_an_unreadable_image_names_its_record(tmp_path, write_set, workers):
 
 def test_the_manifest_states_what_was_read(sets):
     manifest = data_manifest(data_config(sets))
-    assert set(manifest) == {"paired", "unpaired"}
+    assert set(manifest) == {"paired", "unpaired", "prompts"}
+    assert manifest["prompts"]["pack"] == "retina-en"
+    assert set(data_manifest(data_config({"unpaired": sets["unpaired"]}))) == {"unpaired"}
     assert manifest["unpaired"]["samples"] == 33
     assert manifest["unpaired"]["path"] == str(sets["unpaired"])
     assert manifest["unpaired"]["shards"] == len(list(sets["unpaired"].glob("shard.*")))

@@ -36,7 +36,7 @@ def test_texts_and_their_categories(read):
     assert pair({"text": "x|y", "label": "1|2"}, separator="|") == [("x", "1"), ("y", "2")]
     assert pair({"text": "Drusen\uff0cNormal"}, separator="\uff0c", label_from_text=True) == [
         ("Drusen", "drusen"),
-        ("Normal", "normal"),
+        ("Normal", "normal fundus"),
     ]
     assert pair({"label": "drusen|cataract"}, separator="|", template="A photograph of {label}.") == [
         ("A photograph of drusen.", "drusen"),

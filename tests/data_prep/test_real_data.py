@@ -15,6 +15,7 @@ from data_prep.folders import walk_images
 from data_prep.readers.catalogue import DATASETS
 from data_prep.readers.pretraining_paired import UNUSABLE
 from data_prep.readers.read import read
+from maskedclip_composer.data.prompt_files import read_pack
 from tests.data_prep.drawing import run, samples
 
 pytestmark = pytest.mark.real_data
@@ -37,6 +38,9 @@ def test_odir_rows(root):
     keywords = {keyword for row in reading.rows for keyword in row.texts}
     assert not keywords & UNUSABLE
     assert "hypertensive retinopathy" in keywords
+    labels = Counter(label for row in reading.rows for label in row.labels)
+    assert set(labels) <= set(read_pack("retina-en").categories)
+    assert labels["epiretinal membrane"] > 50 < labels["mild non-proliferative diabetic retinopathy"]
 
 
 def test_idrid_rows(root, tmp_path, capsys):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from streaming import MDSWriter
 
+from data_prep.text_tower import read_texts
 from tests.data_prep.drawing import run, tree
 
 TEXTS = [["normal fundus"], ["moderate non proliferative retinopathy", "drusen"], ["Cataract"], ["normal fundus"]]
@@ -12,9 +13,10 @@ TEXTS = [["normal fundus"], ["moderate non proliferative retinopathy", "drusen"]
 
 @pytest.fixture
 def shards(tmp_path):
-    with MDSWriter(columns={"texts": "json"}, out=str(tmp_path / "shards"), size_limit=100) as writer:
+    columns = {"texts": "json", "text_kinds": "json"}
+    with MDSWriter(columns=columns, out=str(tmp_path / "shards"), size_limit=200) as writer:
         for texts in TEXTS:
-            writer.write({"texts": texts})
+            writer.write({"texts": texts, "text_kinds": ["sentence"] * len(texts)})
     return tmp_path / "shards"
 
 
@@ -33,6 +35,14 @@ def test_tower_loads_like_a_downloaded_one(tmp_path, shards, capsys):
     assert model(**tokens).last_hidden_state.shape == (5, tokens["input_ids"].shape[1], 32)
     assert model.config.vocab_size == len(tokenizer) <= 120
     assert (model.config.num_hidden_layers, model.config.num_attention_heads) == (2, 4)
+
+
+def test_vocabulary_covers_what_training_makes_of_a_category(tmp_path):
+    with MDSWriter(columns={"texts": "json", "text_kinds": "json"}, out=str(tmp_path / "shards")) as writer:
+        writer.write({"texts": ["glaucoma", "case 4"], "text_kinds": ["category", "sentence"]})
+    texts = set(read_texts(tmp_path / "shards"))
+    assert {"case 4", "glaucoma in a fundus photograph", "A fundus image showing a thinned neuroretinal rim"} <= texts
+    assert all("glaucoma" in text or "fundus" in text or "retina" in text for text in texts - {"case 4"})
 
 
 def test_same_seed_same_files_in_any_process(tmp_path, shards):
@@ -60,5 +70,5 @@ def test_errors(tmp_path, shards, capsys):
     assert "no earlier text tower" in error("--shards", shards, "--out", shards, "--overwrite")
     with MDSWriter(columns={"label": "str"}, out=str(tmp_path / "labelled")) as writer:
         writer.write({"label": "1"})
-    assert "has no column texts" in error("--shards", tmp_path / "labelled", *out)
+    assert "has no columns texts and text_kinds" in error("--shards", tmp_path / "labelled", *out)
     assert not (tmp_path / "text").exists()
