@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -11,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.aside import write_text
 from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.folders import require_folder
 from data_prep.ledger import Rejected
 from data_prep.manifest import Row
 from data_prep.readers.catalogue import DATASETS, find
 from data_prep.readers.dataset import Dataset
-from data_prep.readers.division import divide
 from data_prep.readers.layout import layout, missing
 from data_prep.readers.read import Reading, choose_target, read
 from data_prep.readers.tree import Tree
 from data_prep.records import LEFT_OUT
+from data_prep.split import add_division_options, divided, given_options, target_name
+from data_prep.split_index import apply_index
 from maskedclip_composer.errors import UserError
 
 LEFT_OUT_CSV = "left_out.csv"
@@ -67,13 +68,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--target", help="which of its labels (default: the first; --expect shows them)")
     parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
     parser.add_argument(
-        "--val",
-        type=float,
-        metavar="SHARE",
-        default=0.0,
-        help="of the official training set, for validation, where labelled records have none (default: none)",
+        "--split-file",
+        type=Path,
+        metavar="FILE.csv",
+        help="take the division of labelled records from the command split",
     )
-    parser.add_argument("--seed", type=int, default=17, help="of the validation set (default: %(default)s)")
+    add_division_options(parser)
     add_conversion_options(parser, out_required=False)
     parser.set_defaults(run=run)
 
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
         reading = _with_template(reading, args.template)
     print(_account(dataset, reading))
     if args.manifest is not None:
-        _write(args.manifest, manifest_csv(reading))
-        _write(args.manifest.with_name(f"{args.manifest.stem}.{LEFT_OUT_CSV}"), _left_out_csv(reading))
+        write_text(args.manifest, manifest_csv(reading))
+        write_text(args.manifest.with_name(f"{args.manifest.stem}.{LEFT_OUT_CSV}"), _left_out_csv(reading))
         print(f"{len(reading.rows)} rows written to {args.manifest}")
         if args.out is None:
             print(f"next: {_next_command(dataset, reading, args)}")
@@ -163,24 +163,18 @@ def _expect(dataset: Dataset, root: Path | None) -> int:
 
 
 def _divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Namespace) -> Reading:
-    share = args.val
-    splits = {row.split for row in reading.rows}
-    if share and reading.kind != "labelled":
-        raise UserError(f"--val is for labelled records, these are {reading.kind}; leave it out, or --kind labelled")
-    if reading.kind == "labelled" and {"train", "test"} <= splits and (share == 0 or "val" not in splits):
-        chosen = args.target or next(iter(dataset.targets))
-        others = {name: _codes(read(dataset, root, name, "labelled")) for name in dataset.targets if name != chosen}
-        divided = divide(reading, root, share, args.seed, others)
-        hint = [] if share or "val" in splits else ["there is no validation set: --val 0.2 takes one from training"]
-        return replace(divided, notes=[*divided.notes, *hint])
-    if share:
-        found = ", ".join(sorted(splits - {""})) or "none"
-        raise UserError(f"--val {share}: is for sets with the splits train and test, found {found}; leave it out")
-    return reading
-
-
-def _codes(reading: Reading) -> dict[str, str]:
-    return {row.image: code for row, code in zip(reading.rows, reading.codes, strict=True)}
+    given = given_options(args) + ["--split-file"] * (args.split_file is not None)
+    if reading.kind != "labelled":
+        if given:
+            raise UserError(
+                f"{given[0]} is for labelled records, these are {reading.kind}; leave it out, or --kind labelled"
+            )
+        return reading
+    if args.split_file is None:
+        return divided(dataset, reading, root, args)
+    if len(given) > 1:
+        raise UserError(f"{given[0]}: --split-file divides already; leave one of them out")
+    return apply_index(reading, dataset, target_name(dataset, args.target), args.split_file, root)
 
 
 def _with_template(reading: Reading, template: str) -> Reading:
@@ -264,10 +258,3 @@ def _next_command(dataset: Dataset, reading: Reading, args: argparse.Namespace) 
     separator = _separator(reading.rows)
     command += ["--separator", separator] * bool(separator) + ["--no-crop"] * dataset.cropped
     return f"{shlex.join(command)} --out DIR"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

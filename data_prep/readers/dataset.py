@@ -11,6 +11,7 @@ from typing import Any, Literal
 from data_prep.readers.texts import Text
 from data_prep.tables import Form
 from maskedclip_composer.data.schema import Kind
+from maskedclip_composer.errors import UserError
 
 Role = Literal["paired", "unpaired", "downstream", "substitute", "own"]
 
@@ -123,6 +124,26 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Division:
+    """Shares of the parts that a data set's own split lacks; an official test or validation set is kept.
+
+    The default is 70/30 for the test set, then 80/20: 56, 14 and 30 % of the whole.
+
+    Attributes:
+        test: Of all photographs; 0 is none.
+        val: Of those that are not in the test set; 0 is none.
+    """
+
+    test: float = 0.3
+    val: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, share, what in (("--test", self.test, "test"), ("--val", self.val, "validation")):
+            if not 0 <= share < 1:
+                raise UserError(f"{name} {share}: give a share between 0 and 1, or 0 for no {what} set")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A data set as released.
 
@@ -141,6 +162,7 @@ class Dataset:
         count: Photographs as published, those that are left out included.
         cropped: Whether it holds regions of photographs: there is no surround to crop.
         traps: What to know of it.
+        division: How its labelled records are divided where its own split does not say.
     """
 
     name: str
@@ -157,3 +179,4 @@ class Dataset:
     count: int | None = None
     cropped: bool = False
     traps: tuple[str, ...] = ()
+    division: Division = Division()

@@ -1,60 +1,208 @@
-"""Take a validation set from an official training set, and keep photographs of the test set out of training."""
+"""Divide labelled photographs into train, val and test: what a data set's own split lacks is drawn from the rest."""
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from data_prep.manifest import Row
+from data_prep.readers.dataset import Division
 from data_prep.readers.read import Reading
-from maskedclip_composer.errors import UserError
+from maskedclip_composer.data.subsets import below_common_folder, draw_key
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """Photographs that stay together: of one patient, or byte-identical.
+
+    Attributes:
+        members: Rows.
+        codes: Labels of them.
+        twins: Whether some of them are byte-identical.
+    """
+
+    members: tuple[int, ...]
+    codes: frozenset[str]
+    twins: bool
 
 
 def divide(
-    reading: Reading, root: Path, share: float, seed: int, others: Mapping[str, Mapping[str, str]] | None = None
+    reading: Reading,
+    root: Path,
+    division: Division,
+    seed: int,
+    others: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Reading:
-    """Move a share of the labelled rows of split `train` to `val`: equally of every class, patients whole.
+    """Draw the parts that the official split lacks from its training set, or from everything where there is none.
 
-    Training photographs that are byte-identical to one of the test set are left out, also where the share is 0. Those
-    that are identical to each other stay in `train`, so that none of them validates another.
+    Every class gives the same share and, where three patients have it, is in every part; patients stay whole.
+    Photographs that are byte-identical to one of an official test set are left out of training. Those that are
+    identical to each other stay in `train`, so that none is counted twice and none validates another. The draw depends
+    on the names of the photographs, not on their order.
 
     Args:
-        reading: Labelled rows with the splits `train` and `test`.
+        reading: Labelled rows.
         root: Resolved folder that their images lie below.
-        share: Of the training photographs, from 0 to below 1.
+        division: Shares of the parts that are drawn.
         seed: Of the draw.
         others: Other labellings of the same photographs, name -> image -> code: identical photographs are compared in
             these too.
-
-    Raises:
-        UserError: A class is too small for that share.
     """
-    if not 0 <= share < 1:
-        raise UserError(f"--val {share}: give a share between 0 and 1, or 0 for no validation set")
-    identical: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(reading.rows):
-        identical[hashlib.sha256((root / row.image).read_bytes()).hexdigest()].append(index)
-    groups = [group for group in identical.values() if len(group) > 1]
     rows, codes = reading.rows, reading.codes
+    groups = _identical(rows, root)
     leaked = {
         index: rows[test].image
         for group in groups
         for test in group
         if rows[test].split == "test"
         for index in group
-        if rows[index].split == "train"
+        if rows[index].split in ("", "train")
     }
-    twins = {index for group in groups for index in group}
-    train = [index for index, row in enumerate(rows) if row.split == "train" and index not in leaked]
-    units: dict[str, list[int]] = defaultdict(list)  # a patient, or a photograph of nobody known
-    for index in train:
-        units[f"patient {rows[index].patient}" if rows[index].patient else rows[index].image].append(index)
-    free = [unit for unit, members in units.items() if twins.isdisjoint(members)]
-    classes = [max(codes[index] for index in units[unit]) for unit in free]
-    taken = _stratified(free, classes, round(share * len(units)), seed) if share else []
-    chosen = {index for unit in taken for index in units[unit]}
-    labellings = {"labels": {row.image: code for row, code in zip(rows, codes, strict=True)}, **(others or {})}
+    official = {row.split for row in rows}
+    pool = [index for index, row in enumerate(rows) if row.split in ("", "train") and index not in leaked]
+    shares = {
+        name: share
+        for name, share in (("test", division.test), ("val", division.val))
+        if share and name not in official and pool
+    }
+    splits = [row.split or "train" for row in rows]
+    units = _units(pool, rows, codes, groups, seed)
+    for unit, part in zip(units, _draw(units, shares), strict=True):
+        for index in unit.members:
+            splits[index] = part
+    kept = [index for index in range(len(rows)) if index not in leaked]
+    notes = [
+        *_identical_notes(groups, rows, codes, others or {}),
+        *_patients_across(rows, splits, kept),
+        f"division: {describe(official, division, seed)}",
+        *_absent(codes, splits, pool, shares),
+    ]
+    return replace(
+        reading,
+        rows=[replace(rows[index], split=splits[index]) for index in kept],
+        codes=[codes[index] for index in kept],
+        left_out=[*reading.left_out, *((rows[i].image, f"is byte-identical to {test}") for i, test in leaked.items())],
+        notes=[*reading.notes, *notes],
+    )
+
+
+def describe(official: set[str], division: Division, seed: int) -> str:
+    """Say in words how `divide` goes about rows that have the official splits `official`."""
+    kept = [name for name in PARTS if name in official]
+    if "val" in kept and "test" in kept:
+        return f"official {', '.join(kept)}"
+    words = [f"official {', '.join(kept)}"] if kept else []
+    if "test" not in kept:
+        words.append(f"test {division.test:.0%} of the photographs" if division.test else "no test set")
+    if "val" not in kept:
+        words.append(f"val {division.val:.0%} of what test leaves" if division.val else "no validation set")
+    drawn = ("test" not in kept and division.test) or ("val" not in kept and division.val)
+    return ", ".join(words) + f", drawn with seed {seed}: equally of every class, patients whole" * bool(drawn)
+
+
+def _identical(rows: list[Row], root: Path) -> list[list[int]]:
+    """Return the groups of two and more byte-identical photographs."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        by_size[(root / row.image).stat().st_size].append(index)
+    by_content: dict[str, list[int]] = defaultdict(list)
+    for group in by_size.values():
+        if len(group) == 1:  # most photographs: large sets need not be read
+            continue
+        for index in group:
+            by_content[hashlib.sha256((root / rows[index].image).read_bytes()).hexdigest()].append(index)
+    return sorted(group for group in by_content.values() if len(group) > 1)
+
+
+def _units(pool: list[int], rows: list[Row], codes: list[str], groups: list[list[int]], seed: int) -> list[_Unit]:
+    """Join what must stay together; in the order of the draw."""
+    position = {index: place for place, index in enumerate(pool)}
+    links: dict[str, list[int]] = defaultdict(list)
+    for index in pool:
+        if rows[index].patient:
+            links[rows[index].patient].append(position[index])
+    identical = [[position[index] for index in group if index in position] for group in groups]
+    edges = [(link[0], other) for link in [*links.values(), *identical] for other in link[1:]]
+    first, second = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (first, second)), shape=(len(pool), len(pool)))
+    joined: dict[int, list[int]] = defaultdict(list)
+    if pool:
+        for index, unit in zip(pool, connected_components(graph, directed=False)[1], strict=True):
+            joined[int(unit)].append(index)
+    twins = {pool[place] for group in identical if len(group) > 1 for place in group}
+    names = below_common_folder([row.image for row in rows])
+    return [
+        _Unit(
+            members=tuple(members),
+            codes=frozenset(codes[index] for index in members),
+            twins=not twins.isdisjoint(members),
+        )
+        for members in sorted(joined.values(), key=lambda unit: draw_key(seed, min(names[index] for index in unit)))
+    ]
+
+
+def _draw(units: list[_Unit], shares: Mapping[str, float]) -> list[str]:
+    """Choose the part of each unit, the units being in the order of the draw.
+
+    A class with few units gets one in each part first. The rest of every stratum, the units of which one class is the
+    rarest, goes to the parts by their shares of its photographs.
+    """
+    number = Counter(code for unit in units for code in unit.codes)
+    stratum = [min(unit.codes, key=lambda code: (number[code], code)) for unit in units]
+    parts = ["train" if unit.twins else "" for unit in units]
+    for code in sorted(number, key=lambda code: (number[code], code)):
+        having = [place for place, unit in enumerate(units) if code in unit.codes]
+        for name in ("train", *shares):
+            free = [place for place in having if not parts[place]]
+            if free and name not in {parts[place] for place in having}:
+                parts[free[0]] = name
+    for name, share in shares.items():
+        of_pool, lower, free = Counter[str](), Counter[str](), Counter[str]()
+        for unit, part, code in zip(units, parts, stratum, strict=True):
+            # The validation set is a share of what the test set leaves.
+            of_pool[code] += len(unit.members) * (name == "test" or part != "test")
+            lower[code] += len(unit.members) * (part == name)
+            free[code] += len(unit.members) * (not part)
+        quota = _allot(share, of_pool, lower, free)
+        for place, (unit, code) in enumerate(zip(units, stratum, strict=True)):
+            if not parts[place] and lower[code] + len(unit.members) / 2 < quota[code]:
+                parts[place] = name
+                lower[code] += len(unit.members)
+    return [part or "train" for part in parts]
+
+
+def _allot(share: float, sizes: Counter[str], lower: Counter[str], free: Counter[str]) -> dict[str, int]:
+    """Round `share` of every size so that the sum is `share` of all: largest remainders first, within bounds."""
+    quota = {code: min(max(int(share * size), lower[code]), lower[code] + free[code]) for code, size in sizes.items()}
+    total = round(share * sizes.total())
+
+    def lacks(code: str) -> tuple[float, str]:
+        return share * sizes[code] - quota[code], code
+
+    while sum(quota.values()) < total:
+        open_ = [code for code in quota if quota[code] < lower[code] + free[code]]
+        if not open_:
+            break
+        quota[max(open_, key=lacks)] += 1
+    while sum(quota.values()) > total:
+        open_ = [code for code in quota if quota[code] > lower[code]]
+        if not open_:
+            break
+        quota[min(open_, key=lacks)] -= 1
+    return quota
+
+
+def _identical_notes(
+    groups: list[list[int]], rows: list[Row], codes: list[str], others: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    labellings = {"labels": {row.image: code for row, code in zip(rows, codes, strict=True)}, **others}
     notes = []
     for group in groups:
         unlike = [
@@ -62,29 +210,31 @@ def divide(
         ]
         said = " = ".join(f"{_short(rows[index])} ({codes[index]})" for index in group)
         notes.append(f"byte-identical: {said}" + f", different {' and '.join(unlike)}" * bool(unlike))
-    kept = [index for index in range(len(rows)) if index not in leaked]
-    return replace(
-        reading,
-        rows=[replace(rows[index], split="val") if index in chosen else rows[index] for index in kept],
-        codes=[codes[index] for index in kept],
-        left_out=[*reading.left_out, *((rows[i].image, f"is byte-identical to {test}") for i, test in leaked.items())],
-        notes=[*reading.notes, *notes],
-    )
+    return notes
+
+
+def _patients_across(rows: list[Row], splits: list[str], kept: list[int]) -> list[str]:
+    """Say which patients an official split has in several parts."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for index in kept:
+        if rows[index].patient:
+            parts[rows[index].patient].add(splits[index])
+    across = [patient for patient, names in parts.items() if len(names) > 1]
+    if not across:
+        return []
+    return [f"WARNING: the official split has {len(across)} patients in several parts, such as {across[0]}"]
+
+
+def _absent(codes: list[str], splits: list[str], pool: list[int], shares: Mapping[str, float]) -> list[str]:
+    number = Counter(codes[index] for index in pool)
+    notes = []
+    for name in ("train", *shares) if shares else ():
+        found = {codes[index] for index in pool if splits[index] == name}
+        absent = [f"{code} ({number[code]} in all)" for code in sorted(set(number) - found)]
+        if absent:
+            notes.append(f"WARNING: {name} has no photograph of {', '.join(absent)}: too few to divide")
+    return notes
 
 
 def _short(row: Row) -> str:
     return "/".join(Path(row.image).parts[-2:])
-
-
-def _stratified(units: list[str], classes: list[str], count: int, seed: int) -> list[str]:
-    from sklearn.model_selection import train_test_split
-
-    try:
-        _, chosen = train_test_split(units, test_size=count, random_state=seed, stratify=classes)
-    except ValueError as error:
-        sizes = ", ".join(f"{name} {number}" for name, number in sorted(Counter(classes).items()))
-        raise UserError(
-            f"--val: cannot take {count} of {len(units)} for validation, some of every class ({sizes}): {error}; "
-            "give another share, or 0 for none"
-        ) from error
-    return list(chosen)

@@ -1,6 +1,6 @@
 """The data sets of one disease that MaskedCLIP's encoders are evaluated on, and PAPILA."""
 
-from data_prep.readers.dataset import Dataset, Part, Sheet, Target
+from data_prep.readers.dataset import Dataset, Division, Part, Sheet, Target
 from data_prep.readers.vocabulary import GLAUCOMA, GLAUCOMA_CODES, NO_GLAUCOMA, RETINOPATHY, SUSPECT
 from data_prep.tables import Form
 
@@ -169,7 +169,7 @@ ORIGA = Dataset(
     targets={
         "glaucoma": Target(classes=GLAUCOMA_CODES, columns=("Glaucoma", "Label"), counts={"0": 482, "1": 168}),
     },
-    traps=("the split of MaskedCLIP is unknown: A and B are the authors' own",),
+    traps=("the split of MaskedCLIP is unknown: the authors' sets A and B are kept as train and test",),
 )
 
 PAPILA = Dataset(
@@ -204,6 +204,7 @@ PAPILA = Dataset(
         "glaucoma": Target(classes={"0": NO_GLAUCOMA, "1": GLAUCOMA, "2": SUSPECT}, columns=("Diagnosis",)),
     },
     traps=("two rows of its header are below the first",),
+    division=Division(test=0.2),
 )
 
 DATASETS = (APTOS2019, IDRID, MESSIDOR2, GLAUCOMA_FUNDUS, ORIGA, PAPILA)

@@ -12,6 +12,7 @@ from streaming import LocalDataset, Stream
 from streaming.base.world import World
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from maskedclip_composer.data.subsets import patient_key, subset
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.ranks import gather_objects
 
@@ -25,6 +26,8 @@ class Photographs(Protocol):
     """
 
     labels: list[str]
+    names: list[str]
+    patients: list[str]  # each of one data set; empty where unknown
 
     def image(self, index: int) -> bytes:
         """Return the encoded photograph."""
@@ -48,12 +51,14 @@ class MdsPhotographs:
                 "Convert the data set as kind `labelled`."
             )
         self.labels: list[str] = []
-        self._sources: list[str] = []
+        self.names: list[str] = []
+        self.patients: list[str] = []
         # Row by row: a record brings its photograph, and those of a whole split may not fit into memory.
         for index in range(len(self._records)):
             row = self._records[index]
             self.labels.append(row["label"])
-            self._sources.append(row["source"])
+            self.names.append(row["source"])
+            self.patients.append(patient_key(row["dataset"], row["patient"]))
 
     def image(self, index: int) -> bytes:
         """Return the encoded photograph."""
@@ -61,7 +66,7 @@ class MdsPhotographs:
 
     def describe(self, index: int) -> str:
         """Name the record in messages and tables."""
-        return f"{self.folder} record {index} ({self._sources[index]})"
+        return f"{self.folder} record {index} ({self.names[index]})"
 
 
 class FolderPhotographs:
@@ -78,6 +83,8 @@ class FolderPhotographs:
         if not self._files:
             raise UserError(f"{folder} holds neither an MDS index.json nor <class>/<photograph> files.")
         self.labels = [file.relative_to(folder).parts[0] for file in self._files]
+        self.names = [file.relative_to(folder).as_posix() for file in self._files]
+        self.patients = [""] * len(self._files)
 
     def image(self, index: int) -> bytes:
         """Return the encoded photograph."""
@@ -98,6 +105,10 @@ class LabelledSplit:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def subset(self, fraction: float, seed: int) -> Int[np.ndarray, " chosen"]:
+        """Return the rows of a label fraction (`data/subsets.py`), patients whole."""
+        return subset(self.targets, fraction, seed, names=self.photographs.names, patients=self.photographs.patients)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,27 +157,6 @@ def load_labelled(data: str, *, cache: str | None = None) -> LabelledData:
         for name, part in photographs.items()
     }
     return LabelledData(classes=classes, **splits)
-
-
-def stratified_subset(targets: Int[np.ndarray, " images"], fraction: float, seed: int) -> Int[np.ndarray, " chosen"]:
-    """Draw the same share of every class, at least one image of each.
-
-    Subsets of one seed are nested: a larger fraction contains a smaller one.
-
-    Args:
-        targets: Class of each image.
-        fraction: In (0, 1]; 1 returns all.
-        seed: Draws the order in which images of a class are taken.
-
-    Returns:
-        Indices in ascending order.
-    """
-    chosen = []
-    for label in np.unique(targets):
-        members = np.flatnonzero(targets == label)
-        order = np.random.default_rng([seed, int(label)]).permutation(members)
-        chosen.append(order[: max(1, int(fraction * len(members) + 0.5))])
-    return np.sort(np.concatenate(chosen))
 
 
 def _open_split(data: str, split: str, cache: str | None) -> Photographs:

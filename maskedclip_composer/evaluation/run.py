@@ -11,7 +11,7 @@ from composer.utils import dist, get_device
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.config import EvaluateConfig
-from maskedclip_composer.evaluation.data import SPLITS, LabelledData, load_labelled, stratified_subset
+from maskedclip_composer.evaluation.data import SPLITS, LabelledData, load_labelled
 from maskedclip_composer.evaluation.finetune import finetune
 from maskedclip_composer.evaluation.loading import check_readable
 from maskedclip_composer.evaluation.metrics import classification_metrics
@@ -73,7 +73,7 @@ def _probe_outcomes(config: EvaluateConfig, encoder: LoadedEncoder, data: Labell
     )
     # With all images nothing in the probe is random, so a second seed would be the first again.
     for seed in config.seeds if config.fraction < 1 else config.seeds[:1]:
-        rows = stratified_subset(data.train.targets, config.fraction, seed)
+        rows = data.train.subset(config.fraction, seed)
         fit = fit_probe(config.probe, (train[rows], data.train.targets[rows]), (val, data.val.targets))
         if not fit.converged:
             log.warning("the probe's solver stopped at probe.max_iterations=%d", config.probe.max_iterations)
@@ -94,7 +94,7 @@ def _finetune_outcomes(config: EvaluateConfig, encoder: LoadedEncoder, data: Lab
     assert config.finetune is not None
     for seed in config.seeds:
         start = time.monotonic()
-        rows = stratified_subset(data.train.targets, config.fraction, seed)
+        rows = data.train.subset(config.fraction, seed)
         fit = finetune(config.finetune, encoder, data, rows=rows, seed=seed, workers=config.workers)
         yield Outcome(
             protocol="finetune",

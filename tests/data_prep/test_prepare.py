@@ -7,6 +7,7 @@ import pytest
 from data_prep.fixtures.command import FIXTURES, write
 from data_prep.fixtures.files import photograph, sheet
 from data_prep.readers.catalogue import DATASETS
+from data_prep.readers.dataset import Division
 from data_prep.readers.division import divide
 from data_prep.readers.read import read
 from tests.data_prep.drawing import run, samples
@@ -127,7 +128,7 @@ def test_a_broken_photograph_is_quarantined(tmp_path):
     images = sorted((root / "train_images").iterdir())
     images[0].write_bytes(images[0].read_bytes()[:300])
     assert run("prepare", "aptos2019", "--root", root, "--out", tmp_path / "out", *FAST) == 1
-    assert len(samples(tmp_path / "out")) == 9
+    assert sum(len(samples(index.parent)) for index in (tmp_path / "out").rglob("index.json")) == 9
     assert table(tmp_path / "out" / "quarantine.csv")[0]["image"] == f"train_images/{images[0].name}"
     assert table(tmp_path / "out" / "left_out.csv") == []
 
@@ -184,12 +185,13 @@ def test_validation_is_taken_equally_of_every_class(tmp_path):
     assert sorted(labels["train"]) == sorted("01234" * 16)
     assert found == divided(tmp_path, root, "--val", "0.2")
     assert found != divided(tmp_path, root, "--val", "0.2", "--seed", "18")
-    assert {row["split"] for row in divided(tmp_path, root)} == {"train", "test"}
+    assert found == divided(tmp_path, root)  # the default of IDRiD
+    assert {row["split"] for row in divided(tmp_path, root, "--val", "0")} == {"train", "test"}
 
 
 def test_training_photographs_of_the_test_set_are_left_out(tmp_path, capsys):
     root = graded(tmp_path / "idrid", TRAIN, [*TEST, (50, 3)])
-    for options in ((), ("--val", "0.2")):
+    for options in (("--val", "0"), ("--val", "0.2")):
         found = divided(tmp_path, root, *options)
         assert len(found) == 110
         left_out = table(tmp_path / "m.left_out.csv")
@@ -223,34 +225,38 @@ def test_patients_stay_whole(tmp_path):
     reading = read(DATASETS["deepdrid"], root.resolve(), kind="labelled")
     official = replace(reading, rows=[replace(r, split="test" if r.split == "val" else r.split) for r in reading.rows])
     patients = {}
-    for row in divide(official, root, 0.3, 17).rows:
+    for row in divide(official, root, Division(val=0.3), 17).rows:
         patients.setdefault(row.patient, set()).add(row.split)
     assert all(len(splits) == 1 for splits in patients.values())
     assert sum(splits == {"val"} for splits in patients.values()) == 6
 
 
 @pytest.mark.parametrize(
-    ("train", "share", "message"),
+    ("name", "options", "message"),
     [
-        (
-            [(n, 0) for n in range(9)] + [(9, 1)],
-            "0.2",
-            "cannot take 2 of 10 for validation, some of every class (0 9, 1 1)",
-        ),
-        (TRAIN, "1.0", "--val 1.0: give a share between 0 and 1"),
-        (TRAIN, "-1", "--val -1.0: give a share between 0 and 1"),
+        ("idrid", ("--val=1.0",), "--val 1.0: give a share between 0 and 1, or 0 for no validation set"),
+        ("idrid", ("--val=-1",), "--val -1.0: give a share between 0 and 1"),
+        ("aptos2019", ("--test=1",), "--test 1.0: give a share between 0 and 1, or 0 for no test set"),
+        ("idrid", ("--test", "0.3"), "--test 0.3: the split test of IDRiD, disease grading is official; leave"),
+        ("ddr", ("--kind", "labelled", "--val", "0.3"), "--val 0.3: the split val of DDR"),
+        ("odir5k", ("--redraw",), "--redraw is for labelled records, these are paired"),
+        ("odir5k", ("--split-file", "x.csv"), "--split-file is for labelled records, these are paired"),
+        ("idrid", ("--split-file", "x.csv"), "--split-file x.csv: no such file; `python -m data_prep split idrid`"),
+        ("idrid", ("--split-file", "x.csv", "--val", "0.1"), "--val: --split-file divides already"),
     ],
 )
-def test_shares_that_cannot_be_taken(tmp_path, capsys, train, share, message):
-    root = graded(tmp_path / "idrid", train, TEST)
-    assert run("prepare", "idrid", "--root", root, "--manifest", tmp_path / "m.csv", f"--val={share}") == 2
+def test_divisions_that_cannot_be(tmp_path, capsys, name, options, message):
+    root = write(name, tmp_path / name)
+    assert run("prepare", name, "--root", root, "--manifest", tmp_path / "m.csv", *options) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "m.csv").exists()
 
 
-def test_val_needs_an_official_test_set(tmp_path, capsys):
-    root = write("aptos2019", tmp_path / "aptos")
-    assert run("prepare", "aptos2019", "--root", root, "--out", tmp_path / "out", "--val", "0.2") == 2
-    assert "is for sets with the splits train and test, found none" in capsys.readouterr().err
+def test_a_class_that_is_too_small_is_said(tmp_path, capsys):
+    root = graded(tmp_path / "idrid", [(n, 0) for n in range(9)] + [(9, 1)], TEST)
+    labels = {row["label"] for row in divided(tmp_path, root) if row["split"] == "val"}
+    assert labels == {"0"}
+    assert "WARNING: val has no photograph of 1 (1 in all): too few to divide" in capsys.readouterr().out
 
 
 def test_fixtures_command(tmp_path, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import data_prep
 from data_prep.crop import find_retina
 from data_prep.folders import walk_images
 from data_prep.readers.catalogue import DATASETS
@@ -17,6 +18,8 @@ from data_prep.readers.pretraining_paired import UNUSABLE
 from data_prep.readers.read import read
 from maskedclip_composer.data.prompt_files import read_pack
 from tests.data_prep.drawing import run, samples
+
+SPLITS = Path(data_prep.__file__).parent / "splits"
 
 pytestmark = pytest.mark.real_data
 
@@ -44,7 +47,7 @@ def test_odir_rows(root):
 
 
 def test_idrid_rows(root, tmp_path, capsys):
-    arguments = ("--root", root / "downstream_idrid", "--manifest", tmp_path / "m.csv", "--val", "0.2")
+    arguments = ("--root", root / "downstream_idrid", "--manifest", tmp_path / "m.csv")
     assert run("prepare", "idrid", *arguments) == 0
     with (tmp_path / "m.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -61,7 +64,20 @@ def test_idrid_rows(root, tmp_path, capsys):
 def test_idrid_becomes_shards(root, tmp_path):
     arguments = ("--root", root / "downstream_idrid", "--target", "dme", "--out", tmp_path / "out", "--size", "64")
     assert run("prepare", "idrid", *arguments) == 0
-    assert [len(samples(tmp_path / "out" / split)) for split in ("train", "test")] == [412, 103]
+    assert [len(samples(tmp_path / "out" / split)) for split in ("train", "val", "test")] == [330, 82, 103]
+
+
+@pytest.mark.parametrize("target", ["grade", "dme"])
+def test_the_index_of_idrid_is_drawn_again(root, tmp_path, target):
+    options = ("--root", root / "downstream_idrid", "--target", target)
+    assert run("split", "idrid", *options, "--out", tmp_path) == 0
+    for suffix in ("csv", "json"):
+        name = f"idrid-{target}.{suffix}"
+        assert (tmp_path / name).read_bytes() == (SPLITS / name).read_bytes()
+    assert run("prepare", "idrid", *options, "--manifest", tmp_path / "drawn.csv") == 0
+    index = ("--split-file", SPLITS / f"idrid-{target}.csv")
+    assert run("prepare", "idrid", *options, *index, "--manifest", tmp_path / "index.csv") == 0
+    assert (tmp_path / "drawn.csv").read_bytes() == (tmp_path / "index.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

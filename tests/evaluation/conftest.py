@@ -22,10 +22,13 @@ def photograph(label: str, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def write_mds(folder: Path, labels: list[str], images: list[bytes], **options) -> None:
+def write_mds(
+    folder: Path, labels: list[str], images: list[bytes], patients: list[str] | None = None, **options
+) -> None:
+    patients = patients or [str(index) for index in range(len(labels))]
     with MDSWriter(out=str(folder), columns=COLUMNS["labelled"], **options) as writer:
         for index, (label, image) in enumerate(zip(labels, images, strict=True)):
-            row = {"image": image, "width": 48, "height": 40, "dataset": "toy", "patient": str(index), "eye": ""}
+            row = {"image": image, "width": 48, "height": 40, "dataset": "toy", "patient": patients[index], "eye": ""}
             writer.write(
                 row | {"split": folder.name, "source": f"{index}.png", "sha256": "", "crop": {}, "label": label}
             )

@@ -6,7 +6,7 @@ import pytest
 from streaming import MDSWriter
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.data import MdsPhotographs, load_labelled, stratified_subset
+from maskedclip_composer.evaluation.data import MdsPhotographs, load_labelled
 from maskedclip_composer.evaluation.loading import check_readable
 from tests.evaluation.conftest import LABELS, SIZES, photograph, write_mds
 
@@ -128,12 +128,20 @@ def test_every_unreadable_photograph_is_named(folders):
     assert "test/1/0.png" in str(caught.value)
 
 
-def test_subsets_keep_the_shares_are_nested_and_follow_the_seed():
-    targets = np.repeat([0, 1, 2], [200, 40, 3])
-    subsets = {fraction: stratified_subset(targets, fraction, seed=5) for fraction in (0.1, 0.25, 0.5, 1.0)}
-    assert np.bincount(targets[subsets[0.1]]).tolist() == [20, 4, 1]
-    assert np.bincount(targets[subsets[0.25]]).tolist() == [50, 10, 1]
-    for smaller, larger in ((0.1, 0.25), (0.25, 0.5), (0.5, 1.0)):
-        assert set(subsets[smaller]) < set(subsets[larger])
-    assert subsets[1.0].tolist() == list(range(243))
-    assert not np.array_equal(subsets[0.1], stratified_subset(targets, 0.1, seed=6))
+def test_label_fractions_keep_patients_whole(tmp_path):
+    """Two photographs of each patient, in another order than that of the patients."""
+    labels = [LABELS[index % 3] for index in range(60)]
+    for split in SIZES:
+        write_mds(tmp_path / split, labels, [b"x"] * 60, patients=[str(index % 30) for index in range(60)])
+    train = load_labelled(str(tmp_path)).train
+    assert train.photographs.patients[31] == "toy/1"
+    rows = train.subset(0.2, seed=3)
+    assert len(rows) == 12
+    assert sorted(rows[:6] + 30) == sorted(rows[6:])
+    assert train.subset(1.0, seed=3).tolist() == list(range(60))
+
+
+def test_label_fractions_of_folders(folders):
+    train = load_labelled(str(folders)).train
+    assert train.photographs.names[2] == "10/0.png"
+    assert sorted(train.targets[train.subset(0.1, seed=0)]) == [0, 1, 2]
