@@ -9,7 +9,7 @@ from typing import Any
 from data_prep.aside import write_text
 from data_prep.folders import require_folder
 from data_prep.readers.catalogue import find
-from data_prep.readers.dataset import Dataset
+from data_prep.readers.dataset import Dataset, Division
 from data_prep.readers.division import PARTS, divide
 from data_prep.readers.read import Reading, read
 from data_prep.split_index import index_csv, index_json, index_name
@@ -105,9 +105,16 @@ def divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Names
                 f"--{name} {shares[name]}: the split {name} of {dataset.title} is official; leave the option out, or "
                 "set the official split aside with --redraw"
             )
-    chosen = target_name(dataset, args.target)
+    return divide_set(dataset, reading, root, args.target, division, args.seed)
+
+
+def divide_set(
+    dataset: Dataset, reading: Reading, root: Path, target: str | None, division: Division, seed: int
+) -> Reading:
+    """Divide labelled rows; identical photographs are compared in all labellings of the set."""
+    chosen = target_name(dataset, target)
     others = {name: _codes(read(dataset, root, name, "labelled")) for name in dataset.targets if name != chosen}
-    return divide(reading, root, division, args.seed, others)
+    return divide(reading, root, division, seed, others)
 
 
 def _codes(reading: Reading) -> dict[str, str]:

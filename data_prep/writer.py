@@ -106,7 +106,7 @@ class Workplace:
             for shard in of_part:
                 source = self.parts / part.name / shard["raw_data"]["basename"]
                 shard["raw_data"]["basename"] = f"shard.{len(joined):05}.mds"
-                _link(source, folder / shard["raw_data"]["basename"])
+                link(source, folder / shard["raw_data"]["basename"])
                 joined.append(shard)
         for folder, joined in shards.items():
             index = json.dumps({"version": 2, "shards": joined}, sort_keys=True)
@@ -139,10 +139,11 @@ def replace_folder(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: str | Path, target: str | Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
-    except OSError:  # file systems without hard links
+    except OSError:
         shutil.copyfile(source, target)
 
 
