@@ -11,7 +11,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two recipes run side by side, on
 prepare() {
   python -m data_prep prepare odir5k --root "$FUNDUS_DATA/paired_odir" --out "$DATA/paired" --size 192
   python -m data_prep manifest --images "$FUNDUS_DATA/unpaired" --out "$DATA/unpaired" --size 192
-  python -m data_prep prepare idrid --root "$FUNDUS_DATA/downstream_idrid" --out "$DATA/idrid" --target grade --val 0.2 \
+  python -m data_prep prepare idrid --root "$FUNDUS_DATA/downstream_idrid" --out "$DATA/idrid" --target grade \
     --size 192
   python -m data_prep text-tower --shards "$DATA/paired" --out "$DATA/text" --width 128 --layers 2
 }

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
 from data_prep.manifest import Row
 from data_prep.readers.dataset import Division
 from data_prep.readers.read import Reading
@@ -20,12 +16,12 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """Photographs that stay together: of one patient, or byte-identical.
+    """Photographs of one patient, or one of a patient who is not known.
 
     Attributes:
         members: Rows.
         codes: Labels of them.
-        twins: Whether some of them are byte-identical.
+        twins: Whether some of them are byte-identical with others: such units stay in `train`, and so together.
     """
 
     members: tuple[int, ...]
@@ -122,22 +118,13 @@ def _identical(rows: list[Row], root: Path) -> list[list[int]]:
 
 
 def _units(pool: list[int], rows: list[Row], codes: list[str], groups: list[list[int]], seed: int) -> list[_Unit]:
-    """Join what must stay together; in the order of the draw."""
-    position = {index: place for place, index in enumerate(pool)}
-    links: dict[str, list[int]] = defaultdict(list)
-    for index in pool:
-        if rows[index].patient:
-            links[rows[index].patient].append(position[index])
-    identical = [[position[index] for index in group if index in position] for group in groups]
-    edges = [(link[0], other) for link in [*links.values(), *identical] for other in link[1:]]
-    first, second = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (first, second)), shape=(len(pool), len(pool)))
-    joined: dict[int, list[int]] = defaultdict(list)
-    if pool:
-        for index, unit in zip(pool, connected_components(graph, directed=False)[1], strict=True):
-            joined[int(unit)].append(index)
-    twins = {pool[place] for group in identical if len(group) > 1 for place in group}
+    """Join the photographs of each patient; in the order of the draw."""
     names = below_common_folder([row.image for row in rows])
+    joined: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in pool:
+        patient = rows[index].patient
+        joined[("patient", patient) if patient else ("image", names[index])].append(index)
+    twins = {index for group in groups for index in group}
     return [
         _Unit(
             members=tuple(members),
@@ -179,23 +166,13 @@ def _draw(units: list[_Unit], shares: Mapping[str, float]) -> list[str]:
 
 
 def _allot(share: float, sizes: Counter[str], lower: Counter[str], free: Counter[str]) -> dict[str, int]:
-    """Round `share` of every size so that the sum is `share` of all: largest remainders first, within bounds."""
+    """Round `share` of every size up or down, within bounds, so that the sum comes nearest to `share` of all."""
     quota = {code: min(max(int(share * size), lower[code]), lower[code] + free[code]) for code, size in sizes.items()}
-    total = round(share * sizes.total())
-
-    def lacks(code: str) -> tuple[float, str]:
-        return share * sizes[code] - quota[code], code
-
-    while sum(quota.values()) < total:
-        open_ = [code for code in quota if quota[code] < lower[code] + free[code]]
-        if not open_:
-            break
-        quota[max(open_, key=lacks)] += 1
-    while sum(quota.values()) > total:
-        open_ = [code for code in quota if quota[code] > lower[code]]
-        if not open_:
-            break
-        quota[min(open_, key=lacks)] -= 1
+    # A class that cannot give its part leaves the sum short: the others do not give more in its place.
+    can_give = [code for code, size in sizes.items() if quota[code] < min(share * size, lower[code] + free[code])]
+    lacking = max(0, round(share * sizes.total()) - sum(quota.values()))
+    for code in sorted(can_give, key=lambda code: (quota[code] - share * sizes[code], code))[:lacking]:
+        quota[code] += 1
     return quota
 
 

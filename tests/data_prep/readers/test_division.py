@@ -3,7 +3,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.manifest import Row
@@ -68,6 +68,7 @@ def test_patients_and_twins_stay_together_and_the_order_does_not_matter(drawn, s
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(0, 4))
+@example([1, 1, 1, 1, 5], 0)  # what the four cannot give is not taken from the fifth
 def test_every_class_is_in_every_part(numbers, seed):
     drawn = [(label, "", "", f"{label} {n}") for label, number in enumerate(numbers) for n in range(number)]
     with TemporaryDirectory() as folder:
@@ -115,6 +116,20 @@ def test_shares_count_photographs_of_whole_patients(tmp_path):
         "val": {"0": 16, "1": 16},
         "test": {"0": 20, "1": 20},
     }
+
+
+def test_shares_between_whole_patients_go_to_the_nearest(tmp_path):
+    """13 of 60 photographs of each class are wanted, six at a time."""
+    drawn = [(n % 2, f"p{n}", "", f"{n} {view}") for n in range(20) for view in range(6)]
+    counts, _ = sizes(drawn, Division(test=0.22, val=0), tmp_path)
+    assert counts["test"] == {"0": 12, "1": 12}
+
+
+def test_a_patient_with_a_copy_of_another_stays_in_training_with_both(tmp_path):
+    drawn = [(n % 2, f"p{n // 2}", "", 0 if n in (4, 20) else n) for n in range(40)]
+    for seed in range(5):
+        _, reading = sizes(drawn, Division(), tmp_path, seed)
+        assert {parts(reading)[f"{n:04}.jpg"] for n in (0, 1, 4, 5, 20, 21)} == {"train"}
 
 
 @pytest.mark.parametrize(
