@@ -1,5 +1,6 @@
 """From a checked config to a Trainer: the only file that knows both."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.attention import use_backend
@@ -58,6 +60,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         output=Path(config.output),
         resolved_config=to_plain(config),
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
+        documents=partial(collect_documents, config.data),
         seed=config.seed,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,

@@ -1,5 +1,6 @@
 """The loggers and callbacks that record a run, in the order in which they have to run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def tracking_callbacks(
     output: Path,
     resolved_config: dict[str, Any],
     manifest: dict[str, Any],
+    documents: Callable[[Path], list[Path]],
     seed: int,
     image_mean: tuple[float, ...] = IMAGE_MEAN,
     image_std: tuple[float, ...] = IMAGE_STD,
@@ -43,6 +45,7 @@ def tracking_callbacks(
         output: Folder of all runs, where MLflow's database is unless the config or the environment names another.
         resolved_config: The whole config as nested dicts.
         manifest: What the data are, as JSON.
+        documents: Collects what the data say of themselves, see `RunRecord`.
         seed: The run's seed.
         image_mean: What the model normalises images with, per channel in units of 0 to 1; pictures undo it.
         image_std: Likewise.
@@ -55,7 +58,13 @@ def tracking_callbacks(
     tracker = _build_tracker(config, run_name, run_folder, output, metrics_file.path) if config.mlflow else None
     callbacks = [
         StepSeeding(seed),
-        RunRecord(run_folder=run_folder, resolved_config=resolved_config, manifest=manifest, tracker=tracker),
+        RunRecord(
+            run_folder=run_folder,
+            resolved_config=resolved_config,
+            manifest=manifest,
+            documents=documents,
+            tracker=tracker,
+        ),
         Diagnostics(config.diagnostics_interval),
         HostMemory(config.diagnostics_interval),
         LRMonitor(),

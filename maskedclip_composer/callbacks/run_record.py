@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class RunRecord(Callback):
         run_folder: The run's folder.
         resolved_config: Nested dicts and lists.
         manifest: What the data are, as JSON.
+        documents: Writes what the data say of themselves to a folder and returns the files; see `data/documents.py`.
         tracker: Takes files and tags; None when MLflow is off.
     """
 
@@ -52,11 +54,13 @@ class RunRecord(Callback):
         run_folder: Path,
         resolved_config: dict[str, Any],
         manifest: dict[str, Any],
+        documents: Callable[[Path], list[Path]],
         tracker: FaultTolerantMLFlowLogger | None,
     ):
         self.run_folder = run_folder
         self.config = redact(resolved_config)
         self.manifest = redact(manifest)
+        self.documents = documents
         self.tracker = tracker
         self._is_written = dist.get_global_rank() != 0
         self._checkpoint: str | None = None
@@ -82,6 +86,10 @@ class RunRecord(Callback):
             write_whole(self.run_folder / name, text)
             if self.tracker is not None:
                 self.tracker.log_artifact(self.run_folder / name)
+        data = self.run_folder / "data"
+        for document in self.documents(data):
+            if self.tracker is not None:
+                self.tracker.log_artifact(document, document.parent.relative_to(self.run_folder).as_posix())
         logger.log_hyperparameters(flatten(self.config) | flatten(provenance))
         if self.tracker is not None:
             # MLflow's own tags: its pages show the commit beside the source.

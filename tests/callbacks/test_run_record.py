@@ -51,7 +51,10 @@ def test_the_record_is_whole_and_without_secrets_in_files_and_mlflow(tmp_path: P
     assert entry.data.params["versions.mosaicml"] == "0.32.1"
     assert entry.data.tags["checkpoint/latest"] == str(folder / "checkpoints" / "ep1-ba6-rank0.pt")
     names = {item.path for item in client.list_artifacts(entry.info.run_id)}
-    assert names == {"config.yaml", "data_manifest.json", "provenance.json"}
+    assert names == {"config.yaml", "data", "data_manifest.json", "provenance.json"}
+    assert [item.path for item in client.list_artifacts(entry.info.run_id, "data/paired")] == [
+        "data/paired/DATA_CARD.md"
+    ]
 
     for file in tmp_path.rglob("*"):
         if file.is_file() and file.suffix != ".pt":

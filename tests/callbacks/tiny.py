@@ -96,6 +96,7 @@ def make_trainer(
         output=output,
         resolved_config=resolved_config or {"seed": 3, "data": {"image_size": SIZE}},
         manifest={"datasets": {"odir": 12}},
+        documents=documents,
         seed=3,
         **options,
     )
@@ -124,3 +125,11 @@ def run(trainer: Trainer) -> None:
         trainer.fit()
     finally:
         trainer.close()
+
+
+def documents(folder: Path) -> list[Path]:
+    """Write a data card, as `data.documents.collect_documents` does."""
+    card = folder / "paired" / "DATA_CARD.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# Twelve photographs\n")
+    return [card]
