@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 from collections import Counter
@@ -219,10 +220,12 @@ def _join(prepared: Path, tree: Path, sources: list[_Source], config: BuildConfi
     shutil.rmtree(tree, ignore_errors=True)
     for source in sources:
         shutil.copytree(prepared / source.place, tree / source.place, copy_function=link)
+    logging.disable(logging.WARNING)  # merge_index warns that it makes a temporary folder
     for group in ("paired", "unpaired"):
         indexes = [str(tree / s.place / "index.json") for s in sources if s.group == group]
         if indexes:
             merge_index(indexes, str(tree / group), keep_local=True)
+    logging.disable(logging.NOTSET)
     with pyarrow.parquet.ParquetWriter(tree / records.NAME, records.SCHEMA, compression="zstd") as writer:
         for source in sources:
             for batch in pyarrow.parquet.ParquetFile(tree / source.place / records.NAME).iter_batches(4096):
