@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -21,6 +22,7 @@ from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
 from data_prep.records import LEFT_OUT
+from data_prep.remote import fetch_table, is_remote, join
 from data_prep.report import build_report, quarantined, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination
 from maskedclip_composer.data.schema import COLUMNS, Kind
@@ -39,14 +41,15 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--csv",
-        type=Path,
-        metavar="FILE",
+        metavar="FILE|URL",
         help="CSV, TSV, Parquet, JSON-lines or Excel table with the columns image[, text][, text_kind][, label]"
         "[, patient][, eye][, visit][, split][, dataset][, licence]; without it every image below --images becomes an "
         "unpaired row",
     )
     parser.add_argument(
-        "--images", type=Path, metavar="ROOT", help="folder that the image paths start from (default: the table's)"
+        "--images",
+        metavar="ROOT|URL",
+        help="folder or s3://... that the image paths start from (default: the table's)",
     )
     parser.add_argument(
         "--kind", choices=("auto", "paired", "unpaired", "labelled"), default="auto", help="default: by the columns"
@@ -89,11 +92,24 @@ def run(args: argparse.Namespace) -> int:
     """Convert as the command line says; return the exit status."""
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
-    if args.csv is not None and not args.csv.is_file():
-        raise UserError(f"--csv {args.csv}: no such file")
+    images = args.images or os.path.dirname(args.csv) or "."
+    with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
+        if args.csv is None:
+            table = None
+        elif is_remote(args.csv):
+            table = fetch_table(args.csv, Path(folder))
+        else:
+            table = Path(args.csv)
+            if not table.is_file():
+                raise UserError(f"--csv {args.csv}: no such file")
+        root = images.rstrip("/") if is_remote(images) else require_folder(Path(images), "image root (--images)")
+        return _run(args, table, root)
+
+
+def _run(args: argparse.Namespace, table: Path | None, root: Path | str) -> int:
     source = Source(
-        table=args.csv,
-        images=require_folder(args.images or args.csv.parent, "image root (--images)"),
+        table=table,
+        images=root,
         kind=args.kind,
         separator=args.separator,
         template=args.template,
@@ -103,13 +119,13 @@ def run(args: argparse.Namespace) -> int:
         licence=args.licence,
     )
     kind, rows = read_rows(source)
-    dataset = args.dataset or source.images.name
+    dataset = args.dataset or source.name
     return convert(args, source.images, kind, rows, dataset=dataset, licence=args.licence)
 
 
 def convert(
     args: argparse.Namespace,
-    root: Path,
+    root: Path | str,
     kind: Kind,
     rows: Iterable[Row | Rejected],
     *,
@@ -123,7 +139,7 @@ def convert(
 
     Args:
         args: Those options.
-        root: Resolved folder that the rows' images lie below.
+        root: Resolved folder, or URL, that the rows' images lie below.
         kind: Of all rows.
         rows: Photographs to convert, and rows that are not to be; read to the end before a photograph is opened.
         dataset: Name for the rejected ones among them.
@@ -143,10 +159,10 @@ def convert(
     workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if workers < 1:
         raise UserError(f"--workers {workers}: give a number from 1")
-    check_destination(args.out, args.overwrite)
+    workplace = Workplace(args.out, args.work)
+    check_destination(args.out, args.overwrite, workplace.begun(args.out))
 
     options = asdict(recipe)
-    workplace = Workplace(args.out, args.work)
     workplace.open()
     try:
         plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}
@@ -189,7 +205,7 @@ def _convert(
     workplace: Workplace,
     ledger: Ledger,
     kind: Kind,
-    root: Path,
+    root: Path | str,
     recipe: Recipe,
     workers: int,
     objection: Objection | None,
@@ -201,7 +217,7 @@ def _convert(
     def paths() -> Iterator[str]:
         for part in todo:
             for row in ledger.rows(part):
-                yield str(root / row.image)
+                yield join(root, row.image) if isinstance(root, str) else str(root / row.image)
 
     with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
         # A handful of photographs is done before a second process is up.
