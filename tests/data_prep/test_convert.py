@@ -284,25 +284,6 @@ def test_help_names_every_option_and_stays_light():
         assert option in done.stdout
 
 
-@pytest.fixture
-def bucket(monkeypatch):
-    """The address of an empty bucket of an S3 server on this machine."""
-    moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed", exc_type=ImportError)
-    import boto3
-
-    server = moto_server.ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("S3_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket="shards")
-    yield client
-    server.stop()
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_upload_to_s3_and_back(tmp_path, images, bucket, capsys):
     arguments = ("manifest", "--images", images, "--part", "5", "--work", tmp_path / "work")
