@@ -130,9 +130,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build as the yaml says; return the exit status."""
     config = load_config(BuildConfig, args.config, args.overrides)
-    check_destination(config.out, overwrite=False)
-    sources = _read_all(config)
     workplace = Workplace(config.out, Path(config.work) if config.work else None)
+    check_destination(config.out, False, workplace.begun(config.out))
+    sources = _read_all(config)
     workplace.open()
     try:
         prepared = workplace.folder / "sets"

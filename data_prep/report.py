@@ -146,13 +146,20 @@ def not_stored(ledger: Ledger) -> Iterator[Rejected]:
 
 
 def rejected_csv(rejected: Iterable[Rejected]) -> str:
-    """Write rejected rows as a table of row, image and reason, in the order of the rows."""
+    """Write rejected rows as a table of row, image and reason, in the order of the rows.
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front; `manifest.parquet` has the plain name.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["row", "image", "reason"])
     ordered = sorted(rejected, key=lambda item: item.number)
-    writer.writerows([item.number, item.image, item.reason] for item in ordered)
+    writer.writerows([item.number, _inert(item.image), _inert(item.reason)] for item in ordered)
     return buffer.getvalue()
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def summary(report: dict[str, Any], rejected: list[Rejected], out: str) -> str:
