@@ -21,7 +21,7 @@ from data_prep.writer import REPORT
 from maskedclip_composer.errors import UserError
 
 INDEX = "index.json"
-_ABOUT = frozenset({".json", ".csv", ".parquet", ".md", ".txt", ".html"})  # what may lie beside the shards
+_ABOUT = frozenset({".json", ".csv", ".parquet", ".md", ".txt", ".html", ".jpg"})  # what may lie beside the shards
 
 
 def add_parser(subparsers: Any) -> None:
@@ -61,9 +61,22 @@ def run(args: argparse.Namespace) -> int:
     ]
     for finding in findings:
         print(finding, file=sys.stderr)
+    for name in sorted(place.names):
+        if name.rsplit("/", 1)[-1] == REPORT:
+            print(_said(name.removesuffix(REPORT), place.json(name)))
     total = sum(shard["samples"] for _, _, shard in shards.values())
     print(f"{args.out}: {total} records in {len(shards)} shards, {len(findings) or 'nothing'} wrong")
     return 1 if findings else 0
+
+
+def _said(below: str, report: Any) -> str:
+    """Say in a line what a report says of its set: terms and what was not stored."""
+    parts = list(report["sets"].values()) if isinstance(report, dict) and "sets" in report else [report]
+    parts = [part for part in parts if isinstance(part, dict)]
+    licences = sorted({licence or "none given" for part in parts for licence in part.get("licences", {})})
+    counts = {name: sum(part.get(name, 0) for part in parts) for name in ("stored", QUARANTINED, LEFT_OUT)}
+    numbers = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    return f"{below or './'}: {numbers}; licence: {'; '.join(licences)}"
 
 
 class _Place:
@@ -193,8 +206,6 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
         said, found = report["splits"][split]["stored"], counts.get(folder)
         if found != said:
             yield f"{folder}{INDEX}: has {found or 'no'} records, {below}{REPORT} says {said}; convert again"
-    if not report.get("licence") and set(report.get("licences", {})) <= {""}:
-        yield f"{below}{REPORT}: names no licence; convert again with --licence"
     if below + NAME not in place.names:
         yield f"{below}{NAME}: is missing; copy it again, or convert again"
         return
