@@ -5,7 +5,6 @@ import json
 import logging
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -233,12 +232,10 @@ def _join(prepared: Path, tree: Path, sources: list[_Source], config: BuildConfi
                 column = records.SCHEMA.get_field_index("folder")
                 writer.write_batch(batch.set_column(column, "folder", pyarrow.array(folders, pyarrow.string())))
     reports = {source.place: json.loads((tree / source.place / REPORT).read_bytes()) for source in sources}
-    counts = Counter({place: report["stored"] for place, report in reports.items()})
+    tally = Tally.of([tree])
     settings = asdict(config) | {name: ", ".join(getattr(config, name)) for name in GROUPS}
-    whole = {"sets": reports, "stored": counts.total(), "options": settings}
-    text = card.card(
-        "Data of a build", Tally.of([tree]), [_about(place, report) for place, report in reports.items()], settings
-    )
+    whole = tally.summary() | {"sets": reports, "options": settings}
+    text = card.card("Data of a build", tally, [_about(place, report) for place, report in reports.items()], settings)
     (tree / card.NAME).write_text(text, encoding="utf-8")
     (tree / REPORT).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

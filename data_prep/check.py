@@ -215,6 +215,7 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
     statuses: Counter[str] = Counter()
     labels: dict[str, Counter[str]] = {split: Counter() for split in where}
     reasonless = 0
+    own: dict[str, list[str]] = {}  # a build's manifest names the records of its sets once more
     columns = ["status", "reason", "folder", "position", "sha256", "label", "text_categories"]
     try:
         with place.file(below + NAME) as path, pyarrow.parquet.ParquetFile(path) as file:
@@ -227,7 +228,7 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
                     reasonless += row["status"] != STORED and not row["reason"]
                     if row["status"] != STORED:
                         continue
-                    of_folder = hashes.setdefault(where.get(row["folder"], ""), [])
+                    of_folder = own.setdefault(where.get(row["folder"], ""), [])
                     if row["position"] != len(of_folder):
                         yield (
                             f"{below}{NAME}: {row['folder'] or 'top'}: position {row['position']} follows "
@@ -242,6 +243,7 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
     except (pyarrow.ArrowException, OSError) as error:
         yield f"{below}{NAME}: is not readable Parquet: {error}; copy it again, or convert again"
         return
+    hashes |= own
     for status in (STORED, QUARANTINED, LEFT_OUT):
         if statuses[status] != report[status]:
             yield f"{below}{NAME}: has {statuses[status]} rows {status}, {REPORT} says {report[status]}; convert again"

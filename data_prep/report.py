@@ -13,8 +13,8 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
-from data_prep.tally import Tally
+from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.tally import Tally, ordered
 from maskedclip_composer.data.schema import Kind
 
 _BLOCK = 4096  # records in memory at a time
@@ -96,35 +96,22 @@ def _rejected(rejected: Rejected, dataset: str) -> dict[str, Any]:
 
 def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, Any], licence: str) -> dict[str, Any]:
     """Make `report.json`: counts per folder and category, and the byte-identical photographs."""
-    stored, quarantined = tally.statuses[STORED], tally.statuses[QUARANTINED]
-    return {
+    return tally.summary() | {
         "kind": kind,
         "licence": licence,
-        "licences": _ordered(tally.licences),
-        "rows": stored + quarantined,
-        "stored": stored,
-        "quarantined": quarantined,
-        "left_out": tally.statuses[LEFT_OUT],
-        "reasons": _ordered(Counter(tally.reasons())),
+        "licences": ordered(tally.licences),
+        "rows": tally.statuses[STORED] + tally.statuses[QUARANTINED],
+        "reasons": ordered(Counter(tally.reasons())),
         "bytes": tally.num_bytes,
-        "crop": _ordered(tally.crop),
+        "crop": ordered(tally.crop),
         "verbatim": tally.verbatim,
-        "datasets": _ordered(tally.datasets),
+        "datasets": ordered(tally.datasets),
         "patients": sum(map(len, tally.patients.values())),
         "texts": tally.texts.total(),
         "distinct_texts": len(tally.texts),
-        "splits": {
-            folder: {"stored": count, "labels": _ordered(tally.labels[folder])}
-            for folder, count in tally.stored.items()
-        },
         "identical": [_group(rows) for rows in ledger.identical()],
         "options": options,
     }
-
-
-def _ordered(counts: Counter[str]) -> dict[str, int]:
-    """Counts, the most frequent first, equal ones by name."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _group(rows: list[Row]) -> dict[str, Any]:
