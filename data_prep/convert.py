@@ -15,18 +15,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep import card, records
+from data_prep import card, records, spark
 from data_prep.contact_sheet import write_contact_sheet
 from data_prep.folders import require_folder
-from data_prep.ledger import Ledger, Rejected
+from data_prep.ledger import Ledger, Part, Rejected
 from data_prep.manifest import Row, Source, read_rows
 from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
 from data_prep.records import LEFT_OUT, QUARANTINED
-from data_prep.remote import fetch_table, is_remote, join
+from data_prep.remote import fetch_table, is_remote, locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
-from data_prep.writer import REPORT, Workplace, check_destination
+from data_prep.writer import REPORT, Workplace, check_destination, replace_folder
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError
 
@@ -84,6 +84,12 @@ def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: boo
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU)")
     parser.add_argument(
+        "--spark",
+        metavar="MASTER",
+        help="convert on Spark: spark://host:7077, local[4] or another master; images and work folder must lie on a "
+        "file system that its machines share under the same paths; the shards of each part get a sub-folder",
+    )
+    parser.add_argument(
         "--part", type=int, default=1024, metavar="ROWS", help="unit of resuming; a shard ends there (default: 1024)"
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for unfinished work (default: OUT.partial)")
@@ -137,6 +143,7 @@ class Conversion:
     part: int = 1024
     work: Path | None = None
     overwrite: bool = False
+    spark: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
@@ -145,6 +152,8 @@ class Conversion:
             raise UserError(f"--part {self.part}: give a number of rows from 1")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers}: give a number from 1")
+        if self.spark is not None:
+            spark.check_options(self.spark, self.out, self.work, self.workers)
 
     @classmethod
     def of(cls, args: argparse.Namespace, *, crop: bool = True) -> "Conversion":
@@ -157,6 +166,7 @@ class Conversion:
             part=args.part,
             work=args.work,
             overwrite=args.overwrite,
+            spark=args.spark,
         )
 
 
@@ -198,7 +208,8 @@ def convert(
         if same:
             print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
         _convert(workplace, ledger, kind, root, conversion, objection)
-        tree = workplace.assemble(ledger.parts())
+        join = workplace.assemble if conversion.spark is None else workplace.merge
+        tree = join(ledger.parts())
         tally = write_records(ledger, tree, dataset=dataset)
         report = build_report(kind, tally, ledger, options, licence)
         about = {"name": dataset, **(about or {}), "identical": report["identical"]}
@@ -244,23 +255,45 @@ def _convert(
     objection: Objection | None,
 ) -> None:
     """Do the parts that are not finished."""
-    workers = conversion.workers or len(os.sched_getaffinity(0))
     todo = ledger.parts(open_only=True)
     missing, total = sum(part.size for part in todo), ledger.num_rows()
+    with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
+        if conversion.spark is None:
+            _convert_here(workplace, ledger, todo, kind, root, conversion, objection, progress)
+        elif todo:
+            task = spark.Task(kind=kind, root=root, recipe=conversion.recipe, objection=objection)
+            for part, folder, outcomes in spark.convert_parts(conversion.spark, workplace, ledger, todo, task):
+                ledger.reopen(part)
+                replace_folder(folder, workplace.parts / part.name)
+                ledger.finish(part, outcomes)
+                progress.update(part.size)
+
+
+def _convert_here(
+    workplace: Workplace,
+    ledger: Ledger,
+    todo: list[Part],
+    kind: Kind,
+    root: Path | str,
+    conversion: Conversion,
+    objection: Objection | None,
+    progress: Any,
+) -> None:
+    workers = conversion.workers or len(os.sched_getaffinity(0))
 
     def paths() -> Iterator[str]:
         for part in todo:
             for row in ledger.rows(part):
-                yield join(root, row.image) if isinstance(root, str) else str(root / row.image)
+                yield locate(root, row.image)
 
-    with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
-        # A handful of photographs is done before a second process is up.
-        prepared = prepare_in_order(paths(), conversion.recipe, workers if missing > 8 else 1)
-        for part in todo:
-            ledger.reopen(part)
-            photographs = _counted(islice(prepared, part.size), progress)
-            folder = workplace.parts / part.name
-            ledger.finish(part, write_part(folder, kind, ledger.rows(part), photographs, objection))
+    # A handful of photographs is done before a second process is up.
+    few = sum(part.size for part in todo) <= 8
+    prepared = prepare_in_order(paths(), conversion.recipe, 1 if few else workers)
+    for part in todo:
+        ledger.reopen(part)
+        photographs = _counted(islice(prepared, part.size), progress)
+        folder = workplace.parts / part.name
+        ledger.finish(part, write_part(folder, kind, ledger.rows(part), photographs, objection))
 
 
 def _counted(photographs: Iterator[Photograph | str], progress: Any) -> Iterator[Photograph | str]:

@@ -173,7 +173,7 @@ class Ledger:
         )
         for (ids,) in groups:
             keys = sorted(map(int, ids.split(",")))
-            yield [_row(self._value("SELECT row FROM item WHERE id = ?", key)) for key in keys]
+            yield [row_from_json(self._value("SELECT row FROM item WHERE id = ?", key)) for key in keys]
 
     def parts(self, *, open_only: bool = False) -> list[Part]:
         """Return the parts folder by folder, as their rows came; with `open_only` those that are to be done.
@@ -191,7 +191,7 @@ class Ledger:
     def rows(self, part: Part) -> list[Row]:
         """Return the rows of a part in their order."""
         found = self._database.execute("SELECT row FROM item WHERE part = ? ORDER BY id", (part.number,))
-        return [_row(text) for (text,) in found]
+        return [row_from_json(text) for (text,) in found]
 
     def finish(self, part: Part, outcomes: list[Outcome]) -> None:
         """Note what became of each row of a part."""
@@ -211,7 +211,7 @@ class Ledger:
     def results(self, part: Part) -> list[tuple[Row, Outcome]]:
         """Return the rows of a finished part with what became of them."""
         found = self._database.execute("SELECT row, outcome FROM item WHERE part = ? ORDER BY id", (part.number,))
-        return [(_row(row), _outcome(outcome)) for row, outcome in found]
+        return [(row_from_json(row), outcome_from_json(outcome)) for row, outcome in found]
 
     def rejected(self) -> Iterator[Rejected]:
         """Yield the rows that were rejected before any photograph was opened."""
@@ -223,13 +223,15 @@ class Ledger:
         self._database.close()
 
 
-def _row(text: str) -> Row:
+def row_from_json(text: str) -> Row:
+    """Read back a row that was written as JSON."""
     fields: dict[str, Any] = json.loads(text)
     for name, value in fields.items():
         fields[name] = tuple(value) if isinstance(value, list) else value
     return Row(**fields)
 
 
-def _outcome(text: str) -> Outcome:
+def outcome_from_json(text: str) -> Outcome:
+    """Read back an outcome that was written as JSON."""
     fields: dict[str, Any] = json.loads(text)
     return Outcome(**fields | {"crop_box": fields["crop_box"] and tuple(fields["crop_box"])})

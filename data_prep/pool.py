@@ -26,7 +26,7 @@ def prepare_in_order(paths: Iterable[str], recipe: Recipe, workers: int) -> Iter
         UserError: A worker process was killed, or an object store fails.
     """
     if workers == 1:
-        yield from (_prepare(path, recipe) for path in paths)
+        yield from (prepare_from(path, recipe) for path in paths)
         return
     # Streaming has started threads by now, which makes a fork unsafe.
     context = multiprocessing.get_context("spawn")
@@ -50,10 +50,11 @@ def prepare_in_order(paths: Iterable[str], recipe: Recipe, workers: int) -> Iter
 
 
 def _prepare_batch(paths: list[str], recipe: Recipe) -> list[Photograph | str]:
-    return [_prepare(path, recipe) for path in paths]
+    return [prepare_from(path, recipe) for path in paths]
 
 
-def _prepare(path: str, recipe: Recipe) -> Photograph | str:
+def prepare_from(path: str, recipe: Recipe) -> Photograph | str:
+    """Prepare the photograph at a path or URL, or say why it cannot be used; see `photograph.prepare`."""
     if not is_remote(path):
         return prepare(path, recipe)
     # Fetched here rather than ahead: the disk holds one photograph for each worker.

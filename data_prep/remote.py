@@ -97,6 +97,11 @@ def list_images(url: str) -> Iterator[str]:
             yield name
 
 
+def locate(root: Path | str, image: str) -> str:
+    """Return path or URL of an image below a folder or URL."""
+    return join(root, image) if isinstance(root, str) else str(root / image)
+
+
 def join(url: str, name: str) -> str:
     """Return the URL of the object `name` below `url`."""
     return f"{url.rstrip('/')}/{name}"

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -105,8 +106,8 @@ class Workplace:
     def assemble(self, parts: Iterable[Part]) -> Path:
         """Join the shards of finished parts into one tree, in their order, a folder per folder of the parts.
 
-        Streaming's merge_index would leave one sub-folder per part; numbering the shards through gives the tree that
-        a single writer gives. The parts stay as they are, so that a kill in here costs nothing.
+        Streaming's merge_index leaves one sub-folder per part (see `merge`); numbering the shards through gives the
+        tree that a single writer gives. The parts stay as they are, so that a kill in here costs nothing.
         """
         shutil.rmtree(self.tree, ignore_errors=True)
         self.tree.mkdir()
@@ -136,6 +137,32 @@ class Workplace:
             return frozenset()
         return frozenset(upload["files"]) if upload["out"] == out else frozenset()
 
+    def merge(self, parts: Iterable[Part]) -> Path:
+        """Join finished parts as clusters do: a sub-folder per part, and one index by Streaming's merge_index."""
+        from streaming.base.util import merge_index
+
+        shutil.rmtree(self.tree, ignore_errors=True)
+        self.tree.mkdir()
+        indexes: dict[str, list[str]] = {}
+        for part in parts:
+            source = (self.parts / part.name).resolve()
+            shards = json.loads((source / "index.json").read_bytes())["shards"]
+            if not shards:
+                continue
+            folder = self.tree / part.folder / part.name
+            folder.mkdir(parents=True)
+            for shard in shards:
+                link(source / shard["raw_data"]["basename"], folder / shard["raw_data"]["basename"])
+            # merge_index takes the name of the index's folder for the sub-folder.
+            indexes.setdefault(part.folder, []).append(str(source / "index.json"))
+        logging.disable(logging.WARNING)  # of its temporary folder
+        try:
+            for name, files in indexes.items():
+                merge_index(files, str(self.tree / name), keep_local=True)
+        finally:
+            logging.disable(logging.NOTSET)
+        return self.tree
+
     def publish(self, out: str) -> None:
         """Put the tree at `out` whole, by rename or by upload, and remove the work folder."""
         if is_remote(out):
@@ -162,6 +189,11 @@ def replace_folder(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if out.is_dir() and any(out.iterdir()):
         os.rename(out, old)
+    if new.stat().st_dev != out.parent.stat().st_dev:  # --work on another disk: copied aside, then renamed
+        aside = out.with_name(out.name + ".new")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(new, aside)
+        new = aside
     # A rename on to an empty folder replaces it.
     os.rename(new, out)
     shutil.rmtree(old, ignore_errors=True)
