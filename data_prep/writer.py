@@ -185,15 +185,14 @@ class Workplace:
 def replace_folder(new: Path, out: Path) -> None:
     """Rename the folder `new` to `out`; an earlier result there is removed once the new one is in place."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    if new.stat().st_dev != out.parent.stat().st_dev:  # --work on another disk
+        aside = out.with_name(out.name + ".new")
+        shutil.rmtree(aside, ignore_errors=True)
+        new = shutil.copytree(new, aside)
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.is_dir() and any(out.iterdir()):
         os.rename(out, old)
-    if new.stat().st_dev != out.parent.stat().st_dev:  # --work on another disk: copied aside, then renamed
-        aside = out.with_name(out.name + ".new")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(new, aside)
-        new = aside
     # A rename on to an empty folder replaces it.
     os.rename(new, out)
     shutil.rmtree(old, ignore_errors=True)

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -227,6 +228,19 @@ def test_resuming_does_only_what_is_missing(tmp_path, images, interrupted, monke
 def test_parts_of_another_plan_are_not_taken_over(tmp_path, images, interrupted, monkeypatch):
     assert run(*interrupted, "--size", "40", "--max-bad", "1") == 0
     assert {min(s["width"], s["height"]) for s in samples(tmp_path / "out")} == {40}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system")
+def test_work_on_another_file_system(tmp_path, images):
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        options = ("--images", images, "--out", tmp_path / "out", "--work", Path(folder) / "work")
+        assert run("manifest", *options) == 0
+        assert run("manifest", *options, "--overwrite", "--size", "40") == 0
+    assert run("manifest", "--images", images, "--out", tmp_path / "plain", "--size", "40") == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out", "plain"]
 
 
 def test_two_runs_do_not_share_a_work_folder(tmp_path, images, capsys):
