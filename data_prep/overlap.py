@@ -31,6 +31,9 @@ _PLACE = ("folder", "position")
 COLUMNS = ("kind", "distance", *(f"{side}_{name}" for side in "ab" for name in _SIDE), "conflict")
 """Of overlap.csv."""
 
+MOST = 5_000_000
+"""Pairs of a kind that are held; a thousand hazy photographs that look alike make half a million."""
+_FARTHEST = 64  # bits: between unrelated photographs half of all 256 differ, and the report would drown
 _SHOWN = 20  # lines of the summary
 
 
@@ -57,8 +60,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare as the command line says; return the exit status."""
-    if not 0 <= args.distance <= 8 * BYTES:
-        raise UserError(f"--distance {args.distance}: give bits from 0 to {8 * BYTES}")
+    if not 0 <= args.distance <= _FARTHEST:
+        raise UserError(f"--distance {args.distance}: give bits from 0 to {_FARTHEST}")
     if args.pairs < 1:
         raise UserError(f"--pairs {args.pairs}: give a number from 1")
     if args.out.exists() and not args.out.is_dir():
@@ -131,8 +134,12 @@ def find_overlap(tables: Mapping[str, pyarrow.Table], distance: int) -> pyarrow.
         distance: Bits of 256.
 
     Returns:
-        `COLUMNS`; folder and position of both; `test`: whether a photograph of a split named test meets another split
-        or set. Distance is null where a photograph has no hash; conflict: both are labelled, and differently.
+        `COLUMNS`; folder and position of both; `test`: whether a photograph of a split named test, in a folder of that
+        name, meets another split or set. Sets for pre-training keep the official split as a remark and are read whole.
+        Distance is null where a photograph has no hash; conflict: both are labelled, and differently.
+
+    Raises:
+        UserError: There are more than `MOST` pairs of a kind.
     """
     records = pandas.concat([_frame(name, table) for name, table in tables.items()], ignore_index=True)
     hashed = np.flatnonzero(records["phash"].map(len) == BYTES)
@@ -159,7 +166,7 @@ def find_overlap(tables: Mapping[str, pyarrow.Table], distance: int) -> pyarrow.
         | {f"b_{name}": other[name] for name in (*_SIDE, *_PLACE)}
         | {
             "conflict": (one["label"] != "") & (other["label"] != "") & (one["label"] != other["label"]),
-            "test": apart & ((one["split"] == "test") | (other["split"] == "test")),
+            "test": apart & (_is_test(one) | _is_test(other)),
         }
     )
     pairs.loc[~known, "distance"] = pandas.NA
@@ -183,9 +190,20 @@ def _frame(name: str, table: pyarrow.Table) -> pandas.DataFrame:
     return frame.assign(set=name, label=label.where(label != "", texts)).drop(columns=["label_name", "text_categories"])
 
 
+def _is_test(records: pandas.DataFrame) -> pandas.Series:
+    return (records["split"] == "test") & (records["folder"].str.split("/").str[-1] == "test")
+
+
+def _refuse(pairs: int, of: str) -> None:
+    if pairs > MOST:
+        raise UserError(f"more than {MOST:,} pairs {of}; compare fewer sets at a time, or lower --distance")
+
+
 def _equal(records: pandas.DataFrame, keys: list[str]) -> pandas.DataFrame:
     """Pair the rows that agree in `keys`, the last of which must not be empty."""
     some = records.loc[(records[keys[-1]] != "") & records.duplicated(keys, keep=False), keys]
+    sizes = some.groupby(keys).size()
+    _refuse(int((sizes * (sizes - 1) // 2).sum()), f"of one {keys[-1]}")
     some = some.rename_axis("i").reset_index()
     joined = some.merge(some.rename(columns={"i": "j"}), on=keys)
     return joined.loc[joined["i"] < joined["j"], ["i", "j"]].astype(np.int64)
@@ -208,9 +226,12 @@ def near_pairs(hashes: NDArray[np.uint8], distance: int, *, block: int = 32768) 
 
     Returns:
         Positions i < j [pairs, 2], ordered.
+
+    Raises:
+        UserError: There are more than `MOST`.
     """
     words = np.ascontiguousarray(hashes).view(np.uint64)
-    found = [np.empty((0, 2), np.int64)]
+    found, count = [np.empty((0, 2), np.int64)], 0
     for start in range(0, len(words), block):
         first, second = (np.ascontiguousarray(words[start : start + block, n]) for n in (0, 1))
         later = hashes[start : start + block]
@@ -222,6 +243,8 @@ def near_pairs(hashes: NDArray[np.uint8], distance: int, *, block: int = 32768) 
             if len(j):
                 j = j[distances(later[j], hashes[i]) <= distance]
                 found.append(np.stack([np.full(len(j), i), j + start], axis=1))
+                count += len(j)
+                _refuse(count, f"that differ in at most {distance} bits")
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 

@@ -80,9 +80,11 @@ def _side(pair: Mapping[str, Any], side: str, shards: Shards) -> str:
 def _picture(shards: Shards, folder: str, position: int) -> str:
     try:
         picture = Image.open(io.BytesIO(shards.image(folder, position)))
+        picture.thumbnail((_SIDE, _SIDE))
     except FileNotFoundError:
         return "<i>shards not found</i>"
-    picture.thumbnail((_SIDE, _SIDE))
+    except (OSError, LookupError, ValueError):  # cut short, or others than those of the manifest
+        return "<i>shards damaged</i>"
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=80)
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -21,6 +21,7 @@ from data_prep.phantom.case import photograph, sample_cases
 from data_prep.phantom.diagnoses import NORMAL
 from data_prep.records import NAME, SCHEMA
 from data_prep.relations import hints
+from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import run, write_csv
 
 FAST = ("--workers", "1", "--size", "64")
@@ -143,6 +144,38 @@ def test_a_patient_is_one_within_a_data_set_only():
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"split": "train", "folder": "train"}, {"split": "test", "folder": "test"}, True),
+        ({"split": "", "folder": "unpaired/hrf"}, {"split": "test", "folder": "downstream/idrid/test"}, True),
+        # Sets for pre-training are read whole, whatever their official splits.
+        ({"split": "train", "folder": ""}, {"split": "test", "folder": ""}, False),
+        ({"split": "test", "folder": "paired/odir5k"}, {"split": "test", "folder": "downstream/idrid/test"}, True),
+        ({"split": "train", "folder": "train"}, {"split": "val", "folder": "val"}, False),
+    ],
+)
+def test_what_touches_a_test_set(one, other, expected):
+    both = {"x": table({"sha256": "1"} | one), "y": table({"sha256": "1"} | other)}
+    assert find_overlap(both, 0)["test"].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("cells", "of"),
+    [
+        ({"phash": bytes(BYTES)}, "that differ in at most 0 bits"),
+        ({"sha256": "1"}, "of one sha256"),
+    ],
+)
+def test_more_pairs_than_can_be_held_are_refused(cells, of, monkeypatch):
+    tables = {"x": table(*[cells] * 10)}
+    monkeypatch.setattr("data_prep.overlap.MOST", 45)
+    assert len(find_overlap(tables, 0)) == 45
+    monkeypatch.setattr("data_prep.overlap.MOST", 44)
+    with pytest.raises(UserError, match=f"more than 44 pairs {of}; compare fewer sets"):
+        find_overlap(tables, 0)
+
+
+@pytest.mark.parametrize(
     ("one", "other", "conflict"),
     [
         ({"label": "0"}, {"label": "1"}, True),
@@ -199,6 +232,16 @@ def test_page_is_whole_and_runs_nothing(tmp_path, prepare):
     assert "the first 1 of 2 pairs" in page
     assert page.count("shards not found") == page.count("src=") == 1
     assert len(found(tmp_path / "o")) == 2
+
+
+def test_page_of_damaged_shards(tmp_path, prepare):
+    one = prepare("one", {"a.jpg": (0, 92)})
+    two = prepare("two", {"b.jpg": (0, 92)})
+    shard = one / "shard.00000.mds"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    assert run("overlap", one, two, "--out", tmp_path / "o") == 0
+    page = (tmp_path / "o" / "overlap.html").read_text()
+    assert page.count("shards damaged") == page.count("src=") == 1
 
 
 def test_thumbnails_are_of_the_pair(tmp_path, prepare, retinas):
@@ -258,7 +301,7 @@ def test_hints_are_printed(tmp_path, prepare, capsys):
         (("{set}", "{root}/images"), f"holds no {NAME}; give the --out folder of a finished preparation, or prepare"),
         (("{root}/old",), "cannot be read"),
         (("{root}/broken",), "cannot be read"),
-        (("{set}", "--distance", "257"), "--distance 257: give bits from 0 to 256"),
+        (("{set}", "--distance", "65"), "--distance 65: give bits from 0 to 64"),
         (("{set}", "--pairs", "0"), "--pairs 0"),
         (("{set}", "--out", "{set}/index.json"), "is a file; give a folder"),
     ],

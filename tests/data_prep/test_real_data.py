@@ -4,15 +4,19 @@ import csv
 import json
 import os
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import data_prep
 from data_prep.crop import find_retina
+from data_prep.fingerprint import NEAR, distances
 from data_prep.folders import walk_images
+from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.quality import assess
 from data_prep.readers.catalogue import DATASETS
 from data_prep.readers.pretraining_paired import UNUSABLE
 from data_prep.readers.read import read
@@ -119,3 +123,30 @@ def test_both_eyes_of_a_camera_are_cropped_alike(root):
     boxes = np.array([find_retina(Image.open(folder / name).convert("RGB")).box for name in walk_images(folder)])
     assert len(boxes) == 45
     assert np.ptp(boxes, axis=0).max() <= 6
+
+
+def hashed(path):
+    found = prepare(str(path), Recipe(size=256))
+    assert isinstance(found, Photograph)
+    return np.frombuffer(found.phash, np.uint8)
+
+
+def test_copies_at_256_pixels_are_near_their_originals_and_no_other(root):
+    """The small folders hold other people's copies of the originals: resized, encoded again, some without border."""
+    originals = sorted((root / "prep_samples").rglob("*.[jp][pn]g"))
+    others = [root / name for name in walk_images(root) if not name.startswith("prep_samples/")]
+    copies = [next(path for path in others if path.stem == original.stem) for original in originals]
+    assert len(originals) == 22
+    table = np.stack([hashed(path) for path in copies])
+    for place, original in enumerate(originals):
+        found = distances(table, hashed(original))
+        assert found[place] <= NEAR < np.delete(found, place).min()
+
+
+def test_a_real_photograph_loses_sharpness_when_it_is_blurred(root):
+    folder = root / "unpaired" / "hrf"
+    for name in list(walk_images(folder))[::6]:
+        image = Image.open(folder / name).convert("RGB")
+        scores = [assess(image.filter(ImageFilter.GaussianBlur(radius))).sharpness for radius in (0, 1, 2, 4)]
+        assert all(after < before for before, after in pairwise(scores))
+        assert scores[1] < 0.7 * scores[0]
