@@ -130,6 +130,6 @@ def run(trainer: Trainer) -> None:
 def documents(folder: Path) -> list[Path]:
     """Write a data card, as `data.documents.collect_documents` does."""
     card = folder / "paired" / "DATA_CARD.md"
-    card.parent.mkdir(parents=True)
+    card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text("# Twelve photographs\n")
     return [card]
