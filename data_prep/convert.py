@@ -1,4 +1,4 @@
-"""The command `manifest`: photographs and a table of them in, checked MDS shards out."""
+"""From checked rows to published MDS shards: what every command that converts photographs runs."""
 
 import argparse
 import errno
@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -17,57 +16,17 @@ from tqdm import tqdm
 
 from data_prep import card, records, spark
 from data_prep.contact_sheet import write_contact_sheet
-from data_prep.folders import require_folder
 from data_prep.ledger import Ledger, Part, Rejected
-from data_prep.manifest import Row, Source, read_rows
+from data_prep.manifest import Row
 from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
 from data_prep.records import LEFT_OUT, QUARANTINED
-from data_prep.remote import fetch_table, is_remote, locate
+from data_prep.remote import locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination, replace_folder
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError
-
-
-def add_parser(subparsers: Any) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "manifest",
-        help="convert images listed in a table, or all below a folder, to MDS shards",
-        description="Convert photographs to MDS shards: check, turn upright, crop to the retina, resize, strip "
-        "metadata, write. A run that was killed continues where it stopped when it is started again.",
-        epilog="Exit status: 0 done; 1 done, but more than --max-bad of the rows were quarantined (all of them: "
-        "nothing is written); 2 wrong input, nothing was written.",
-    )
-    parser.add_argument(
-        "--csv",
-        metavar="FILE|URL",
-        help="CSV, TSV, Parquet, JSON-lines or Excel table with the columns image[, text][, text_kind][, label]"
-        "[, patient][, eye][, visit][, split][, dataset][, licence]; without it every image below --images becomes an "
-        "unpaired row",
-    )
-    parser.add_argument(
-        "--images",
-        metavar="ROOT|URL",
-        help="folder or s3://... that the image paths start from (default: the table's)",
-    )
-    parser.add_argument(
-        "--kind", choices=("auto", "paired", "unpaired", "labelled"), default="auto", help="default: by the columns"
-    )
-    parser.add_argument("--separator", metavar="TEXT", help="between the texts of one cell (default: a cell is one)")
-    parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
-    parser.add_argument(
-        "--text-from-label", action="store_true", help="take labels as texts, to be worded when training (data.prompts)"
-    )
-    parser.add_argument("--label-from-text", action="store_true", help="make every text a category of its own")
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
-    )
-    parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the images, noted in report.json")
-    add_conversion_options(parser, out_required=True)
-    parser.set_defaults(run=run)
 
 
 def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: bool) -> None:
@@ -94,42 +53,6 @@ def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: boo
     )
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for unfinished work (default: OUT.partial)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in --out")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Convert as the command line says; return the exit status."""
-    conversion = Conversion.of(args)
-    if args.csv is None and args.images is None:
-        raise UserError("give --csv FILE, --images ROOT, or both")
-    images = args.images or os.path.dirname(args.csv) or "."
-    with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
-        if args.csv is None:
-            table = None
-        elif is_remote(args.csv):
-            table = fetch_table(args.csv, Path(folder))
-        else:
-            table = Path(args.csv)
-            if not table.is_file():
-                raise UserError(f"--csv {args.csv}: no such file")
-        root = images.rstrip("/") if is_remote(images) else require_folder(Path(images), "image root (--images)")
-        return _run(args, conversion, table, root)
-
-
-def _run(args: argparse.Namespace, conversion: "Conversion", table: Path | None, root: Path | str) -> int:
-    source = Source(
-        table=table,
-        images=root,
-        kind=args.kind,
-        separator=args.separator,
-        template=args.template,
-        label_from_text=args.label_from_text,
-        text_from_label=args.text_from_label,
-        dataset=args.dataset,
-        licence=args.licence,
-    )
-    kind, rows = read_rows(source)
-    dataset = args.dataset or source.name
-    return convert(conversion, source.images, kind, rows, dataset=dataset, licence=args.licence)
 
 
 @dataclass(frozen=True, kw_only=True)

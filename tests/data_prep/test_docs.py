@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import build, check, convert, overlap, prepare
+from data_prep import build, check, overlap, prepare, table
 from data_prep.readers.catalogue import DATASETS
 
 PAGE = Path("docs/data.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_its_commands_parse(line):
     parser = argparse.ArgumentParser(exit_on_error=False)
     subparsers = parser.add_subparsers(dest="command", required=True)
     prepare.add_list_parser(subparsers)
-    for command in (build, check, convert, overlap, prepare):
+    for command in (build, check, overlap, prepare, table):
         command.add_parser(subparsers)
     assert callable(parser.parse_args(shlex.split(line)).run)
 
