@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.records import CONTAMINATED, DUPLICATE, LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
 from data_prep.tally import Tally
 from maskedclip_composer.data.schema import Kind
 
@@ -105,6 +105,8 @@ def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, An
         "stored": stored,
         "quarantined": quarantined,
         "left_out": tally.statuses[LEFT_OUT],
+        "contaminated": tally.statuses[CONTAMINATED],
+        "duplicates": tally.statuses[DUPLICATE],
         "reasons": _ordered(Counter(tally.reasons())),
         "bytes": tally.num_bytes,
         "crop": _ordered(tally.crop),
