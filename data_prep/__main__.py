@@ -9,7 +9,7 @@ from maskedclip_composer.errors import UserError, report
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status (2 after an error that the user can mend)."""
     # Not at the top: every worker process imports this module again, as the main one.
-    from data_prep import build, convert, prepare, split, synthetic, text_tower
+    from data_prep import build, check, convert, overlap, prepare, split, synthetic, text_tower
     from data_prep.fixtures import command as fixtures
 
     parser = argparse.ArgumentParser(
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     prepare.add_list_parser(subparsers)
-    for command in (build, prepare, split, convert, text_tower, synthetic, fixtures):
+    for command in (build, prepare, split, convert, check, overlap, text_tower, synthetic, fixtures):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     try:

@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -170,9 +169,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build as the yaml says; return the exit status."""
     config = load_config(BuildConfig, args.config, args.overrides)
-    check_destination(config.out, overwrite=False)
-    sources = _read_all(config)
     workplace = Workplace(config.out, Path(config.work) if config.work else None)
+    check_destination(config.out, False, workplace.begun(config.out))
+    sources = _read_all(config)
     workplace.open()
     try:
         prepared = workplace.folder / "sets"
@@ -335,18 +334,13 @@ def _join(prepared: Path, tree: Path, sources: list[_Source], config: BuildConfi
                 writer.write_batch(_of_build(source, batch))
     (tree / CONTAMINATION).write_text(contamination_csv(contaminated), encoding="utf-8")
     reports = {source.place: json.loads((tree / source.place / REPORT).read_bytes()) for source in sources}
-    counts = Counter({place: report["stored"] for place, report in reports.items()})
+    tally = Tally.of([tree])
     settings = config.settings()
-    whole = {
-        "stored": counts.total(),
-        "contaminated": len(contaminated),
-        "duplicates": sum(len(source.duplicates) for source in sources),
-        "options": settings,
-        "sets": reports,
-    }
+    counts = {"contamination": len(contaminated)}  # kept out or not
+    whole = tally.summary() | counts | {"sets": reports, "options": settings}
     text = card.card(
         "Data of a build",
-        Tally.of([tree]),
+        tally,
         [_about(place, report) for place, report in reports.items()],
         settings | {group: _named(settings[group]) for group in GROUPS},
         allowed=[line for line in contaminated if line.status == records.STORED],

@@ -1,7 +1,6 @@
 """A picture of many photographs of a prepared set, to see at a glance whether they were cropped as they should be."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.parquet
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_prep.records import STORED
+from data_prep.shards import Shards
 
 NAME = "contact_sheet.jpg"
 _COLUMNS, _SIDE, _LINE = 8, 160, 16  # pixels
@@ -36,7 +36,7 @@ def write_contact_sheet(folder: Path, manifest: Path, *, regular: int = 48, fail
     rows = max(1, -(-len(chosen) // columns))
     sheet = Image.new("RGB", (columns * _SIDE, rows * (_SIDE + _LINE)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
-    shards = _Shards(folder)
+    shards = Shards(folder)
     for number, (record, is_failed) in enumerate(chosen):
         x, y = number % columns * _SIDE, number // columns * (_SIDE + _LINE)
         with Image.open(io.BytesIO(shards.image(record["folder"], record["position"]))) as stored:
@@ -55,22 +55,3 @@ def write_contact_sheet(folder: Path, manifest: Path, *, regular: int = 48, fail
 def _spread(records: pyarrow.Table, count: int) -> list[dict]:
     places = np.unique(np.linspace(0, max(0, len(records) - 1), min(count, len(records))).astype(int))
     return records.select(["folder", "position", "image"]).take(places).to_pylist()
-
-
-class _Shards:
-    """Photographs by folder and position. Reads one record at a time."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._indexes: dict[str, list[dict]] = {}
-
-    def image(self, folder: str, position: int) -> bytes:
-        from streaming.base.format import reader_from_json
-
-        if folder not in self._indexes:
-            self._indexes[folder] = json.loads((self._root / folder / "index.json").read_bytes())["shards"]
-        for shard in self._indexes[folder]:
-            if position < shard["samples"]:
-                return reader_from_json(str(self._root / folder), None, dict(shard))[position]["image"]
-            position -= shard["samples"]
-        raise IndexError(f"{folder} has no record {position}")

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -23,6 +24,7 @@ from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
 from data_prep.records import QUARANTINED
+from data_prep.remote import fetch_table, is_remote, join
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination
 from maskedclip_composer.data.schema import COLUMNS, Kind
@@ -41,14 +43,15 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--csv",
-        type=Path,
-        metavar="FILE",
+        metavar="FILE|URL",
         help="CSV, TSV, Parquet, JSON-lines or Excel table with the columns image[, text][, text_kind][, label]"
         "[, patient][, eye][, visit][, split][, dataset][, licence]; without it every image below --images becomes an "
         "unpaired row",
     )
     parser.add_argument(
-        "--images", type=Path, metavar="ROOT", help="folder that the image paths start from (default: the table's)"
+        "--images",
+        metavar="ROOT|URL",
+        help="folder or s3://... that the image paths start from (default: the table's)",
     )
     parser.add_argument(
         "--kind", choices=("auto", "paired", "unpaired", "labelled"), default="auto", help="default: by the columns"
@@ -92,11 +95,24 @@ def run(args: argparse.Namespace) -> int:
     conversion = Conversion.of(args)
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
-    if args.csv is not None and not args.csv.is_file():
-        raise UserError(f"--csv {args.csv}: no such file")
+    images = args.images or os.path.dirname(args.csv) or "."
+    with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
+        if args.csv is None:
+            table = None
+        elif is_remote(args.csv):
+            table = fetch_table(args.csv, Path(folder))
+        else:
+            table = Path(args.csv)
+            if not table.is_file():
+                raise UserError(f"--csv {args.csv}: no such file")
+        root = images.rstrip("/") if is_remote(images) else require_folder(Path(images), "image root (--images)")
+        return _run(args, conversion, table, root)
+
+
+def _run(args: argparse.Namespace, conversion: "Conversion", table: Path | None, root: Path | str) -> int:
     source = Source(
-        table=args.csv,
-        images=require_folder(args.images or args.csv.parent, "image root (--images)"),
+        table=table,
+        images=root,
         kind=args.kind,
         separator=args.separator,
         template=args.template,
@@ -106,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         licence=args.licence,
     )
     kind, rows = read_rows(source)
-    dataset = args.dataset or source.images.name
+    dataset = args.dataset or source.name
     return convert(conversion, source.images, kind, rows, dataset=dataset, licence=args.licence)
 
 
@@ -146,7 +162,7 @@ class Conversion:
 
 def convert(
     conversion: Conversion,
-    root: Path,
+    root: Path | str,
     kind: Kind,
     rows: Iterable[Row | Rejected],
     *,
@@ -160,7 +176,7 @@ def convert(
 
     Args:
         conversion: How.
-        root: Resolved folder that the rows' images lie below.
+        root: Resolved folder, or URL, that the rows' images lie below.
         kind: Of all rows.
         rows: Photographs to convert, and rows that are not to be; read to the end before a photograph is opened.
         dataset: Name for the rejected ones among them.
@@ -172,9 +188,9 @@ def convert(
     Raises:
         UserError: The destination is wrong, or the disk is full; nothing was published.
     """
-    check_destination(conversion.out, conversion.overwrite)
-    options = asdict(conversion.recipe)
     workplace = Workplace(conversion.out, conversion.work)
+    check_destination(conversion.out, conversion.overwrite, workplace.begun(conversion.out))
+    options = asdict(conversion.recipe)
     workplace.open()
     try:
         plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}
@@ -223,7 +239,7 @@ def _convert(
     workplace: Workplace,
     ledger: Ledger,
     kind: Kind,
-    root: Path,
+    root: Path | str,
     conversion: Conversion,
     objection: Objection | None,
 ) -> None:
@@ -235,7 +251,7 @@ def _convert(
     def paths() -> Iterator[str]:
         for part in todo:
             for row in ledger.rows(part):
-                yield str(root / row.image)
+                yield join(root, row.image) if isinstance(root, str) else str(root / row.image)
 
     with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
         # A handful of photographs is done before a second process is up.

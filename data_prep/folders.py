@@ -1,6 +1,7 @@
 """Find photographs below a folder, in spite of mirrors that change case, add dots or leave litter."""
 
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,11 @@ _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
 def require_folder(path: Path, role: str) -> Path:
     """Return `path` with links resolved; `role` names it in the UserError that is raised where it is no folder."""
+    if re.match(r"[a-z0-9-]{2,}:/", str(path)):  # pathlib makes one slash of two
+        raise UserError(
+            f"{role} {path}: is an address in an object store, whose layout cannot be read from here; copy it first "
+            "(aws s3 sync s3://BUCKET/PREFIX DIR, or your cloud's like) and give the folder"
+        )
     if not path.is_dir():
         raise UserError(f"{role} {path}: {'is not a folder' if path.exists() else 'no such folder'}")
     return path.resolve()
@@ -50,6 +56,8 @@ def path_below(root: Path, image: str) -> str:
     Raises:
         UserError: It lies outside `root`, by `..`, as an absolute path or through a link.
     """
+    if "\0" in image:
+        raise UserError(f"image {image!r} holds a NUL byte, which no path has; mend the cell")
     # Sheets made on Windows separate folders with backslashes (DeepDRiD).
     path = os.path.normpath(os.path.join(root, image.replace("\\", "/")))
     parent = _real_folder(os.path.dirname(path))

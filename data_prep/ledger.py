@@ -116,6 +116,11 @@ class Ledger:
             if isinstance(row, Rejected):
                 self._reject(row)
                 continue
+            name = row.image.encode("utf-8", "backslashreplace").decode()
+            if name != row.image:
+                reason = "its name holds bytes that are not UTF-8; rename the file"
+                self._reject(Rejected(number=row.number, image=name, status="quarantined", reason=reason))
+                continue
             folder = row.split if by_split else ""
             number, size = open_part.get(folder, (0, part_rows))
             if size == part_rows:

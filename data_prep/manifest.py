@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from data_prep.folders import path_below, walk_images
 from data_prep.readers.texts import canonical
+from data_prep.remote import key_below, list_images
 from data_prep.tables import TableStream, cell_text, cell_texts, stream_table
 from maskedclip_composer.data.schema import Kind, TextKind
 from maskedclip_composer.errors import UserError
@@ -25,7 +26,7 @@ class Source:
 
     Attributes:
         table: A table with the columns of `COLUMNS`, only `image` required; None takes every image below `images`.
-        images: Resolved folder that all images lie below.
+        images: Resolved folder, or URL of an object store, that all images lie below.
         kind: `auto` means paired where there are texts, labelled where there is a label, otherwise unpaired.
         separator: Between the texts (or labels) of one cell; None where a cell is one text.
         template: Makes the texts from the labels, `{label}` standing for one.
@@ -36,7 +37,7 @@ class Source:
     """
 
     table: Path | None
-    images: Path
+    images: Path | str
     kind: Kind | str = "auto"
     separator: str | None = None
     template: str | None = None
@@ -44,6 +45,11 @@ class Source:
     text_from_label: bool = False
     dataset: str | None = None
     licence: str = ""
+
+    @property
+    def name(self) -> str:
+        """Last part of the image root: the data set's name where none is given."""
+        return Path(self.images).name
 
     def __post_init__(self) -> None:
         if self.separator == "":
@@ -107,12 +113,20 @@ def _rows_of_folder(source: Source) -> Iterator[Row]:
     if source.kind not in ("auto", "unpaired"):
         raise UserError(f"--kind {source.kind} needs a table with texts or labels: give it as --csv")
     number = 0
-    for number, found in enumerate(walk_images(source.images), start=1):
-        image = path_below(source.images, found)
-        dataset = source.dataset or (image.split("/")[0] if "/" in image else source.images.name)
+    for number, found in enumerate(_images(source.images), start=1):
+        image = _below(source.images, found)
+        dataset = source.dataset or (image.split("/")[0] if "/" in image else source.name)
         yield Row(number=number, image=image, dataset=dataset, licence=source.licence)
     if number == 0:
         raise UserError(f"image root {source.images}: no image lies below it")
+
+
+def _images(root: Path | str) -> Iterator[str]:
+    return list_images(root) if isinstance(root, str) else walk_images(root)
+
+
+def _below(root: Path | str, image: str) -> str:
+    return key_below(root, image) if isinstance(root, str) else path_below(root, image)
 
 
 def _match_columns(table: TableStream) -> dict[str, str]:
@@ -206,7 +220,7 @@ def _row(
     if eye not in EYES:
         raise UserError(f"{where} has eye {eye!r}; write left or right (OS and OD are understood), or nothing")
     try:
-        image = path_below(source.images, cell_text(row.get("image")))
+        image = _below(source.images, cell_text(row.get("image")))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     paired = _pair(source, where, row, texts, labels) if kind == "paired" else {}
@@ -220,7 +234,7 @@ def _row(
         eye=EYES[eye],
         visit=cell_text(row.get("visit")),
         split=cell_text(row.get("split")),
-        dataset=cell_text(row.get("dataset")) or source.dataset or source.images.name,
+        dataset=cell_text(row.get("dataset")) or source.dataset or source.name,
         licence=cell_text(row.get("licence")) or source.licence,
     )
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import os
 import re
+import stat
 import warnings
 from dataclasses import dataclass
 
@@ -68,6 +70,9 @@ class Photograph:
 def prepare(path: str, recipe: Recipe) -> Photograph | str:
     """Prepare the image file at `path`, or say in a few words why it cannot be used."""
     try:
+        # Opening a FIFO would wait for a writer for ever, and a device may never end.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "cannot be read: not a regular file"
         with open(path, "rb") as file:
             original = file.read()
     except FileNotFoundError:

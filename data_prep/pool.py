@@ -3,27 +3,30 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from pathlib import Path
 
 from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.remote import fetch, is_remote
 from maskedclip_composer.errors import UserError
 
 _BATCH = 8  # photographs handed to a worker at a time: amortises the pipe, keeps the order's look-ahead short
 
 
 def prepare_in_order(paths: Iterable[str], recipe: Recipe, workers: int) -> Iterator[Photograph | str]:
-    """Yield what `prepare` makes of each path, in their order; one worker is this process itself.
+    """Yield what `prepare` makes of each path or URL, in their order; one worker is this process itself.
 
     Raises:
-        UserError: A worker process was killed.
+        UserError: A worker process was killed, or an object store fails.
     """
     if workers == 1:
-        yield from (prepare(path, recipe) for path in paths)
+        yield from (_prepare(path, recipe) for path in paths)
         return
     # Streaming has started threads by now, which makes a fork unsafe.
     context = multiprocessing.get_context("spawn")
@@ -47,7 +50,16 @@ def prepare_in_order(paths: Iterable[str], recipe: Recipe, workers: int) -> Iter
 
 
 def _prepare_batch(paths: list[str], recipe: Recipe) -> list[Photograph | str]:
-    return [prepare(path, recipe) for path in paths]
+    return [_prepare(path, recipe) for path in paths]
+
+
+def _prepare(path: str, recipe: Recipe) -> Photograph | str:
+    if not is_remote(path):
+        return prepare(path, recipe)
+    # Fetched here rather than ahead: the disk holds one photograph for each worker.
+    with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
+        local = Path(folder, "photograph")
+        return fetch(path, local) or prepare(str(local), recipe)
 
 
 def _start_worker() -> None:

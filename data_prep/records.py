@@ -5,6 +5,7 @@ import pyarrow
 NAME = "manifest.parquet"
 STORED, QUARANTINED, LEFT_OUT = "stored", "quarantined", "left_out"
 CONTAMINATED, DUPLICATE = "contaminated", "duplicate"
+STATUSES = (STORED, QUARANTINED, LEFT_OUT, CONTAMINATED, DUPLICATE)
 
 _text = pyarrow.string()
 _texts = pyarrow.list_(_text)

@@ -13,8 +13,8 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import CONTAMINATED, DUPLICATE, LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
-from data_prep.tally import Tally
+from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.tally import Tally, ordered
 from maskedclip_composer.data.schema import Kind
 
 _BLOCK = 4096  # records in memory at a time
@@ -96,37 +96,22 @@ def _rejected(rejected: Rejected, dataset: str) -> dict[str, Any]:
 
 def build_report(kind: Kind, tally: Tally, ledger: Ledger, options: dict[str, Any], licence: str) -> dict[str, Any]:
     """Make `report.json`: counts per folder and category, and the byte-identical photographs."""
-    stored, quarantined = tally.statuses[STORED], tally.statuses[QUARANTINED]
-    return {
+    return tally.summary() | {
         "kind": kind,
         "licence": licence,
-        "licences": _ordered(tally.licences),
-        "rows": stored + quarantined,
-        "stored": stored,
-        "quarantined": quarantined,
-        "left_out": tally.statuses[LEFT_OUT],
-        "contaminated": tally.statuses[CONTAMINATED],
-        "duplicates": tally.statuses[DUPLICATE],
-        "reasons": _ordered(Counter(tally.reasons())),
+        "licences": ordered(tally.licences),
+        "rows": tally.statuses[STORED] + tally.statuses[QUARANTINED],
+        "reasons": ordered(Counter(tally.reasons())),
         "bytes": tally.num_bytes,
-        "crop": _ordered(tally.crop),
+        "crop": ordered(tally.crop),
         "verbatim": tally.verbatim,
-        "datasets": _ordered(tally.datasets),
+        "datasets": ordered(tally.datasets),
         "patients": sum(map(len, tally.patients.values())),
         "texts": tally.texts.total(),
         "distinct_texts": len(tally.texts),
-        "splits": {
-            folder: {"stored": count, "labels": _ordered(tally.labels[folder])}
-            for folder, count in tally.stored.items()
-        },
         "identical": [_group(rows) for rows in ledger.identical()],
         "options": options,
     }
-
-
-def _ordered(counts: Counter[str]) -> dict[str, int]:
-    """Counts, the most frequent first, equal ones by name."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _group(rows: list[Row]) -> dict[str, Any]:
@@ -148,13 +133,20 @@ def not_stored(ledger: Ledger) -> Iterator[Rejected]:
 
 
 def rejected_csv(rejected: Iterable[Rejected]) -> str:
-    """Write rejected rows as a table of row, image and reason, in the order of the rows."""
+    """Write rejected rows as a table of row, image and reason, in the order of the rows.
+
+    A cell that a spreadsheet would run as a formula gets an apostrophe in front; `manifest.parquet` has the plain name.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["row", "image", "reason"])
     ordered = sorted(rejected, key=lambda item: item.number)
-    writer.writerows([item.number, item.image, item.reason] for item in ordered)
+    writer.writerows([item.number, _inert(item.image), _inert(item.reason)] for item in ordered)
     return buffer.getvalue()
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def summary(report: dict[str, Any], rejected: list[Rejected], out: str) -> str:

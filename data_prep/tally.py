@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STORED
+from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED
 
 SCORES = ("sharpness", "brightness", "clipped", "field")
 MEASURES = (*SCORES, "original_width", "original_height", "bytes")
@@ -78,9 +78,24 @@ class Tally:
         for name, values in self.measures.items():
             values.append(record[name])
 
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of records, in all and by folder and label, as they stand in `report.json`."""
+        return {
+            **{status: self.statuses[status] for status in STATUSES},
+            "splits": {
+                folder: {"stored": count, "labels": ordered(self.labels[folder])}
+                for folder, count in self.stored.items()
+            },
+        }
+
     def reasons(self) -> dict[str, int]:
         """Count the records that are not stored by reason."""
         found: Counter[str] = Counter()
         for (_, _, reason), count in self.missing.items():
             found[reason] += count
         return dict(found)
+
+
+def ordered(counts: Counter[str]) -> dict[str, int]:
+    """Return counts, the most frequent first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

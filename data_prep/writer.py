@@ -10,22 +10,22 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from data_prep.ledger import Ledger, Part, Rejected
 from data_prep.manifest import Row
+from data_prep.remote import connect, explain, is_remote, list_objects
 from maskedclip_composer.errors import UserError
 
 REPORT = "report.json"
 
 
-def is_remote(out: str) -> bool:
-    """Whether `out` is a URL such as s3://bucket/path rather than a folder."""
-    return urlparse(out).scheme != ""
-
-
-def check_destination(out: str, overwrite: bool) -> None:
+def check_destination(out: str, overwrite: bool, begun: frozenset[str] = frozenset()) -> None:
     """Refuse a destination that holds something, unless it is a result of ours and may be replaced.
+
+    Args:
+        out: Folder or URL.
+        overwrite: Whether an earlier result in a folder may be replaced.
+        begun: Files that an upload to `out` was sending when it broke off, see `Workplace.begun`.
 
     Raises:
         UserError: It is not empty, or cannot be reached.
@@ -33,10 +33,11 @@ def check_destination(out: str, overwrite: bool) -> None:
     if is_remote(out):
         if overwrite:
             raise UserError(f"--overwrite replaces folders only; delete {out} yourself, or choose another --out")
-        prefix = urlparse(out).path.strip("/") + "/"
-        names = _uploader(out, Path(tempfile.gettempdir())).list_objects() or []
-        if any(name.startswith(prefix) for name in names):
-            raise UserError(f"--out {out}: holds objects already; delete them, or choose another prefix")
+        foreign = sorted(set(list_objects(out, "--out")) - begun)
+        if foreign:
+            raise UserError(
+                f"--out {out}: holds objects already ({', '.join(foreign[:3])}); delete them, or choose another prefix"
+            )
         return
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -59,6 +60,7 @@ class Workplace:
         self.folder = work or Path(out).absolute().with_name(Path(out).absolute().name + ".partial")
         self.parts = self.folder / "parts"
         self.tree = self.folder / "tree"
+        self._upload = self.folder / "upload.json"
 
     def open(self) -> None:
         """Make the folder and lock it for this process.
@@ -67,10 +69,16 @@ class Workplace:
             UserError: Another run works there, or the folder holds something else.
         """
         lock = self.folder / "lock"
-        if self.folder.exists() and not lock.is_file() and any(self.folder.iterdir()):
-            raise UserError(f"work folder {self.folder}: is not of this program; remove it, or give another --work")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock.open("a", encoding="utf-8")
+        try:
+            if self.folder.exists() and not lock.is_file() and any(self.folder.iterdir()):
+                raise UserError(f"work folder {self.folder}: is not of this program; remove it, or give another --work")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"work folder {self.folder}: cannot be written: {error.strerror}; it lies beside --out unless --work "
+                "names another place"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -84,6 +92,13 @@ class Workplace:
         ledger, same = Ledger.plan(self.folder / "ledger.sqlite", rows, text, part_rows=part_rows, by_split=by_split)
         if not same:
             shutil.rmtree(self.parts, ignore_errors=True)
+            if self._upload.is_file():
+                url = json.loads(self._upload.read_bytes())["out"]
+                self._upload.unlink()
+                raise UserError(
+                    f"--out {url}: holds the unfinished upload of other rows or options; delete its objects, or choose "
+                    "another prefix"
+                )
         self.parts.mkdir(exist_ok=True)
         return ledger, same
 
@@ -113,9 +128,22 @@ class Workplace:
             (self.tree / folder / "index.json").write_text(index, encoding="utf-8")
         return self.tree
 
+    def begun(self, out: str) -> frozenset[str]:
+        """Return the names of the files that an upload from here to `out` may have left there when it broke off."""
+        try:
+            upload = json.loads(self._upload.read_bytes())
+        except (OSError, ValueError):
+            return frozenset()
+        return frozenset(upload["files"]) if upload["out"] == out else frozenset()
+
     def publish(self, out: str) -> None:
         """Put the tree at `out` whole, by rename or by upload, and remove the work folder."""
         if is_remote(out):
+            # What an earlier upload left may be more: a file that was mended since changes the shards.
+            files = sorted({*_files(self.tree), *self.begun(out)})
+            aside = self._upload.with_suffix(".new")
+            aside.write_text(json.dumps({"out": out, "files": files}), encoding="utf-8")
+            os.replace(aside, self._upload)
             upload(self.tree, out)
         else:
             replace_folder(self.tree, Path(out))
@@ -149,23 +177,19 @@ def link(source: str | Path, target: str | Path) -> None:
 
 def upload(tree: Path, out: str) -> None:
     """Upload a tree, its indexes last: a reader that finds an index must find all that it names."""
-    files = [path.relative_to(tree).as_posix() for path in sorted(tree.rglob("*")) if path.is_file()]
+    files = _files(tree)
     indexes = [name for name in files if name.endswith("index.json")]
-    uploader = _uploader(out, tree)
+    uploader = connect(out, "--out", tree)
     with ThreadPoolExecutor(max_workers=8) as pool:
         for names in (sorted(set(files) - set(indexes)), indexes):
             try:
                 list(pool.map(uploader.upload_file, names))
             except Exception as error:  # each cloud's client has its own
                 raise UserError(
-                    f"--out {out}: upload failed: {error}; run the same command again, only the upload is repeated"
+                    f"--out {out}: upload failed: {explain(error)}; run the same command again, only the upload is "
+                    "repeated"
                 ) from error
 
 
-def _uploader(out: str, local: Path) -> Any:
-    from streaming.base.storage import CloudUploader
-
-    try:
-        return CloudUploader.get((str(local), out), keep_local=True, exist_ok=True)
-    except Exception as error:  # each cloud's client has its own
-        raise UserError(f"--out {out}: cannot be reached: {error}; check address, bucket and credentials") from error
+def _files(tree: Path) -> list[str]:
+    return [path.relative_to(tree).as_posix() for path in sorted(tree.rglob("*")) if path.is_file()]
