@@ -1,12 +1,13 @@
 """The command `build`: many known data sets in, paired, unpaired and downstream shards with one manifest out."""
 
 import argparse
+import hashlib
 import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,14 @@ import pyarrow
 import pyarrow.parquet
 
 from data_prep import card, records
-from data_prep.contamination import TestPhotographs
+from data_prep.aside import write_text
+from data_prep.contamination import Contamination, TestPhotographs, contamination_csv
 from data_prep.convert import Conversion, convert
-from data_prep.parts import Objection
+from data_prep.duplicates import find_duplicates
+from data_prep.ledger import Rejected
+from data_prep.manifest import Row
 from data_prep.photograph import Recipe
-from data_prep.prepare import about, rows_of
+from data_prep.prepare import about, rows_of, with_template
 from data_prep.readers.catalogue import find
 from data_prep.readers.dataset import Dataset
 from data_prep.readers.read import Reading, read
@@ -33,19 +37,25 @@ Group = Literal["downstream", "paired", "unpaired"]
 _KINDS: dict[Group, Kind] = {"downstream": "labelled", "paired": "paired", "unpaired": "unpaired"}
 # Downstream first: what is in its test sets must be known before anything is prepared for training.
 GROUPS: tuple[Group, ...] = ("downstream", "paired", "unpaired")
+CONTAMINATION = "contamination.csv"
+# Say where and how to work, not what comes out.
+_OF_THIS_MACHINE = ("out", "roots", "work", "workers", "skip_missing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetConfig:
-    """One data set.
+    """One data set. What it is read as is said by the group that it stands in.
 
     Attributes:
         root: Its folder as released; None is `<roots>/<name>`.
         target: Which of its labels; None is the first.
+        template: Words the names of classes and findings of a paired set, for example `a photograph of {label}`; None
+            leaves the wording to training (`data.prompts`).
     """
 
     root: str | None = None
     target: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,9 @@ class BuildConfig:
         max_bad: Share of a set's photographs that may be unusable.
         seed: Of the divisions that are drawn.
         contamination: What becomes of a photograph for pre-training that is, or looks like, one of a downstream test
-            set: `exclude` leaves it out and lists it, `allow` keeps it.
+            set: `exclude` keeps it out, `allow` keeps it; `contamination.csv` lists it.
+        duplicates: What becomes of a photograph whose file equals one of an earlier set or row of its group, paired or
+            unpaired: `first` leaves it out, `keep` keeps it.
         skip_missing: Go on without sets that are not below `roots`.
         paired: Sets with texts, by name.
         unpaired: Sets of bare photographs, by name.
@@ -78,6 +90,7 @@ class BuildConfig:
     max_bad: float = 0.02
     seed: int = 17
     contamination: Literal["exclude", "allow"] = "exclude"
+    duplicates: Literal["first", "keep"] = "first"
     skip_missing: bool = False
     paired: dict[str, SetConfig] = field(default_factory=dict)
     unpaired: dict[str, SetConfig] = field(default_factory=dict)
@@ -87,12 +100,33 @@ class BuildConfig:
         if not (self.paired or self.unpaired or self.downstream):
             raise UserError("no data set is named; fill paired, unpaired or downstream, for example `hrf: {}`")
         Recipe(size=self.size, quality=self.quality)
+        for group, name, chosen in self.sets():
+            if chosen.template is None:
+                continue
+            if group != "paired":
+                raise UserError(f"{group}.{name}.template: is for sets in `paired`, these have no texts; remove it")
+            if "{label}" not in chosen.template:
+                raise UserError(
+                    f"paired.{name}.template={chosen.template!r} has no {{label}}; "
+                    "write 'A fundus photograph of {label}'"
+                )
 
     def sets(self) -> Iterator[tuple[Group, str, SetConfig]]:
         """Yield group, name and settings of every set, in the order in which they are done."""
         for group in GROUPS:
             for name, chosen in getattr(self, group).items():
                 yield group, name, chosen
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the result, for report and card."""
+        plain = {name: value for name, value in asdict(self).items() if name not in (*_OF_THIS_MACHINE, *GROUPS)}
+        for group in GROUPS:
+            sets = getattr(self, group)
+            plain[group] = {
+                name: {k: v for k, v in asdict(chosen).items() if k != "root" and v is not None}
+                for name, chosen in sets.items()
+            }
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +138,17 @@ class _Source:
     root: Path
     reading: Reading
     target: str | None
+    duplicates: tuple[Rejected, ...] = ()
 
     @property
     def place(self) -> str:
         """Its folder in the result."""
         return f"{self.group}/{self.dataset.name}"
+
+    def rows(self) -> Iterator[Row | Rejected]:
+        """Yield what is to be converted, then what is not."""
+        yield from rows_of(self.dataset, self.reading, self.target)
+        yield from self.duplicates
 
 
 def add_parser(subparsers: Any) -> None:
@@ -135,9 +175,11 @@ def run(args: argparse.Namespace) -> int:
     workplace.open()
     try:
         prepared = workplace.folder / "sets"
+        refused = None
         for source in sources:
-            objection = _objection(config, prepared) if source.group != "downstream" else None
-            status = _prepare(config, source, prepared / source.place, objection)
+            if source.group != "downstream" and config.contamination == "exclude":
+                refused = refused or _test_photographs(sources, prepared)
+            status = _prepare(config, source, prepared / source.place, refused)
             if status:
                 print(f"{source.place}: stopped; mend it, or raise max_bad, and start again", file=sys.stderr)
                 return status
@@ -163,6 +205,8 @@ def _read_all(config: BuildConfig) -> list[_Source]:
             if group == "downstream":
                 division = dataset.division
                 reading = divide_set(dataset, reading, root.resolve(), chosen.target, division, config.seed)
+            if chosen.template is not None:
+                reading = with_template(reading, chosen.template)
         except UserError as error:
             wrong.append(f"{group}.{name}: {error}")
             continue
@@ -177,17 +221,60 @@ def _read_all(config: BuildConfig) -> list[_Source]:
         print(f"skipped: {line}", file=sys.stderr)
     if not sources:
         raise UserError(f"roots={config.roots}: none of the data sets is there")
-    return sources
+    return _first_of_each(sources) if config.duplicates == "first" else sources
 
 
-def _objection(config: BuildConfig, prepared: Path) -> Objection | None:
-    if config.contamination == "allow":
-        return None
-    return TestPhotographs.of(sorted(file.parent for file in prepared.glob(f"downstream/*/{records.NAME}"))).objection
+def _first_of_each(sources: list[_Source]) -> list[_Source]:
+    """Take out of every set for pre-training what an earlier row or set of its group has already, byte by byte."""
+    repeats: dict[tuple[str, int], str] = {}  # place and row -> what it repeats
+    for group in ("paired", "unpaired"):
+        rows = [(s, number, row) for s in sources if s.group == group for number, row in enumerate(s.reading.rows)]
+        for later, first in find_duplicates(source.root / row.image for source, _, row in rows).items():
+            source, number, row = rows[later]
+            of, _, original = rows[first]
+            other = ", whose texts are others" if row.texts != original.texts else ""
+            repeats[source.place, number] = f"is byte-identical to {original.image} of {of.dataset.name}{other}"
+    return [
+        _without(source, {n: why for (place, n), why in repeats.items() if place == source.place}) for source in sources
+    ]
 
 
-def _prepare(config: BuildConfig, source: _Source, folder: Path, objection: Objection | None) -> int:
-    if (folder / REPORT).is_file():  # by an earlier run of this work folder: a set is published whole
+def _without(source: _Source, repeats: Mapping[int, str]) -> _Source:
+    if not repeats:
+        return source
+    reading = source.reading
+    kept = [number for number in range(len(reading.rows)) if number not in repeats]
+    if not kept:
+        raise UserError(
+            f"{source.place}: every photograph repeats one of an earlier set of {source.group}; take the set out, or "
+            "set duplicates=keep"
+        )
+    duplicates = [
+        Rejected(
+            number=reading.rows[number].number,
+            image=reading.rows[number].image,
+            status=records.DUPLICATE,
+            reason=reason,
+        )
+        for number, reason in sorted(repeats.items())
+    ]
+    reading = replace(reading, rows=[reading.rows[n] for n in kept], codes=[reading.codes[n] for n in kept])
+    return replace(source, reading=reading, duplicates=tuple(duplicates))
+
+
+def _test_photographs(sources: list[_Source], prepared: Path) -> TestPhotographs:
+    return TestPhotographs.of(prepared / source.place for source in sources if source.group == "downstream")
+
+
+def _prepare(config: BuildConfig, source: _Source, folder: Path, refused: TestPhotographs | None) -> int:
+    """Convert one set unless an earlier run of this work folder has, in the same way."""
+    plan = folder.with_name(f"{folder.name}.plan")
+    fingerprint = _fingerprint(config, source, refused)
+    if not plan.is_file() or plan.read_text(encoding="utf-8") != fingerprint:
+        for stale in (folder, Path(Workplace(str(folder), None).folder)):
+            shutil.rmtree(stale, ignore_errors=True)
+        write_text(plan, fingerprint)
+    if (folder / REPORT).is_file():  # a set is published whole
         return 0
     print(f"== {source.place}", file=sys.stderr)
     conversion = Conversion(
@@ -200,16 +287,27 @@ def _prepare(config: BuildConfig, source: _Source, folder: Path, objection: Obje
         conversion,
         source.root,
         source.reading.kind,
-        rows_of(source.dataset, source.reading, source.target),
+        source.rows(),
         dataset=source.dataset.name,
         licence=source.dataset.licence,
         by_split=source.group == "downstream",
         about=about(source.dataset, source.reading, source.target),
-        objection=objection,
+        objection=refused.objection if refused is not None else None,
     )
     if status:
         shutil.rmtree(folder, ignore_errors=True)
     return status
+
+
+def _fingerprint(config: BuildConfig, source: _Source, refused: TestPhotographs | None) -> str:
+    """Differs where another result is to be expected, the photographs themselves being the same."""
+    recipe = config.size, config.quality, source.dataset.cropped
+    said = about(source.dataset, source.reading, source.target)
+    digest = hashlib.sha256(repr((recipe, str(source.root), said)).encode())
+    digest.update((refused.fingerprint if refused is not None else "").encode())
+    for row in source.rows():
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def _join(prepared: Path, tree: Path, sources: list[_Source], config: BuildConfig) -> None:
@@ -225,19 +323,48 @@ def _join(prepared: Path, tree: Path, sources: list[_Source], config: BuildConfi
         if indexes:
             merge_index(indexes, str(tree / group), keep_local=True)
     logging.disable(logging.NOTSET)
-    with pyarrow.parquet.ParquetWriter(tree / records.NAME, records.SCHEMA, compression="zstd") as writer:
+    test = _test_photographs(sources, prepared)
+    contaminated: list[Contamination] = []
+    with pyarrow.parquet.ParquetWriter(tree / records.NAME, records.BUILD_SCHEMA, compression="zstd") as writer:
         for source in sources:
-            for batch in pyarrow.parquet.ParquetFile(tree / source.place / records.NAME).iter_batches(4096):
-                folders = [f"{source.place}/{folder}".rstrip("/") for folder in batch.column("folder").to_pylist()]
-                column = records.SCHEMA.get_field_index("folder")
-                writer.write_batch(batch.set_column(column, "folder", pyarrow.array(folders, pyarrow.string())))
+            file = tree / source.place / records.NAME
+            if source.group != "downstream":
+                contaminated += test.among(file, group=source.group, name=source.dataset.name)
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(4096):
+                writer.write_batch(_of_build(source, batch))
+    (tree / CONTAMINATION).write_text(contamination_csv(contaminated), encoding="utf-8")
     reports = {source.place: json.loads((tree / source.place / REPORT).read_bytes()) for source in sources}
     tally = Tally.of([tree])
-    settings = asdict(config) | {name: ", ".join(getattr(config, name)) for name in GROUPS}
-    whole = tally.summary() | {"sets": reports, "options": settings}
-    text = card.card("Data of a build", tally, [_about(place, report) for place, report in reports.items()], settings)
+    settings = config.settings()
+    counts = {"contamination": len(contaminated)}  # kept out or not
+    whole = tally.summary() | counts | {"sets": reports, "options": settings}
+    text = card.card(
+        "Data of a build",
+        tally,
+        [_about(place, report) for place, report in reports.items()],
+        settings | {group: _named(settings[group]) for group in GROUPS},
+        allowed=[line for line in contaminated if line.status == records.STORED],
+    )
     (tree / card.NAME).write_text(text, encoding="utf-8")
     (tree / REPORT).write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _named(sets: Mapping[str, Mapping[str, str]]) -> str:
+    """Name the sets of a group with what is said of each: `idrid (target=dme), jsiec`."""
+    said = {name: ", ".join(f"{key}={value}" for key, value in chosen.items()) for name, chosen in sets.items()}
+    return ", ".join(f"{name} ({words})" if words else name for name, words in said.items())
+
+
+def _of_build(source: _Source, batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """Say in the records of one set where they are in the whole."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    folders = [f"{source.place}/{folder}".rstrip("/") for folder in columns["folder"].to_pylist()]
+    columns |= {
+        "folder": pyarrow.array(folders, pyarrow.string()),
+        "group": pyarrow.array([source.group] * len(batch), pyarrow.string()),
+        "set": pyarrow.array([source.dataset.name] * len(batch), pyarrow.string()),
+    }
+    return pyarrow.record_batch([columns[name] for name in records.BUILD_SCHEMA.names], schema=records.BUILD_SCHEMA)
 
 
 def _about(place: str, report: dict[str, Any]) -> dict[str, Any]:

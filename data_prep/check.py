@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.folders import require_folder
-from data_prep.records import LEFT_OUT, NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.records import BUILD_SCHEMA, CONTAMINATED, DUPLICATE, NAME, SCHEMA, STATUSES, STORED
 from data_prep.remote import fetch, is_remote, join, list_objects
 from data_prep.writer import REPORT
 from maskedclip_composer.errors import UserError
@@ -74,8 +74,10 @@ def _said(below: str, report: Any) -> str:
     parts = list(report["sets"].values()) if isinstance(report, dict) and "sets" in report else [report]
     parts = [part for part in parts if isinstance(part, dict)]
     licences = sorted({licence or "none given" for part in parts for licence in part.get("licences", {})})
-    counts = {name: sum(part.get(name, 0) for part in parts) for name in ("stored", QUARANTINED, LEFT_OUT)}
-    numbers = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    counts = {name: sum(part.get(name, 0) for part in parts) for name in STATUSES}
+    # The last two can only occur in a build.
+    shown = {name: count for name, count in counts.items() if count or name not in (CONTAMINATED, DUPLICATE)}
+    numbers = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in shown.items())
     return f"{below or './'}: {numbers}; licence: {'; '.join(licences)}"
 
 
@@ -219,7 +221,7 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
     columns = ["status", "reason", "folder", "position", "sha256", "label", "text_categories"]
     try:
         with place.file(below + NAME) as path, pyarrow.parquet.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(SCHEMA):
+            if not any(file.schema_arrow.equals(schema) for schema in (SCHEMA, BUILD_SCHEMA)):
                 yield f"{below}{NAME}: has other columns than this version writes; convert again"
                 return
             for batch in file.iter_batches(columns=columns):
@@ -244,9 +246,10 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
         yield f"{below}{NAME}: is not readable Parquet: {error}; copy it again, or convert again"
         return
     hashes |= own
-    for status in (STORED, QUARANTINED, LEFT_OUT):
-        if statuses[status] != report[status]:
-            yield f"{below}{NAME}: has {statuses[status]} rows {status}, {REPORT} says {report[status]}; convert again"
+    for status in STATUSES:
+        said = report.get(status, 0)
+        if statuses[status] != said:
+            yield f"{below}{NAME}: has {statuses[status]} rows {status}, {REPORT} says {said}; convert again"
     if reasonless:
         yield f"{below}{NAME}: {reasonless} rows are not stored and give no reason; convert again"
     for split, counted in labels.items():

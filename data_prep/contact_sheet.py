@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.parquet
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_prep.records import STORED
 from data_prep.shards import Shards
@@ -32,19 +32,23 @@ def write_contact_sheet(folder: Path, manifest: Path, *, regular: int = 48, fail
     without = pc.field("crop_status") == "failed"
     chosen = [(row, False) for row in _spread(stored.filter(~without), regular)]
     chosen += [(row, True) for row in _spread(stored.filter(without), failed)]
-    rows = -(-len(chosen) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _SIDE, max(1, rows) * (_SIDE + _LINE)), "white")
+    columns = max(1, min(_COLUMNS, len(chosen)))
+    rows = max(1, -(-len(chosen) // columns))
+    sheet = Image.new("RGB", (columns * _SIDE, rows * (_SIDE + _LINE)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     shards = Shards(folder)
     for number, (record, is_failed) in enumerate(chosen):
-        x, y = number % _COLUMNS * _SIDE, number // _COLUMNS * (_SIDE + _LINE)
-        picture = Image.open(io.BytesIO(shards.image(record["folder"], record["position"])))
-        picture.thumbnail((_SIDE - 4, _SIDE - 4))
+        x, y = number % columns * _SIDE, number // columns * (_SIDE + _LINE)
+        with Image.open(io.BytesIO(shards.image(record["folder"], record["position"]))) as stored:
+            # Small ones are enlarged: what matters here is where the crop lies.
+            picture = ImageOps.contain(stored, (_SIDE - 6, _SIDE - 6))
         sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
         if is_failed:
-            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline="red", width=2)
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), outline="red", width=3)
         name = record["image"].rsplit("/", 1)[-1]
-        draw.text((x + 3, y + _SIDE), name if len(name) < 28 else f"...{name[-25:]}", fill="black", font=font)
+        caption = name if len(name) < 28 else f"...{name[-25:]}"
+        colour = "red" if is_failed else "black"
+        draw.text((x + _SIDE // 2, y + _SIDE), caption, fill=colour, font=font, anchor="ma")
     sheet.save(folder / NAME, quality=85)
 
 

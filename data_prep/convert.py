@@ -21,7 +21,7 @@ from data_prep.manifest import Row
 from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph, Recipe
 from data_prep.pool import prepare_in_order
-from data_prep.records import LEFT_OUT, QUARANTINED
+from data_prep.records import QUARANTINED
 from data_prep.remote import locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination, replace_folder
@@ -116,7 +116,7 @@ def convert(
         licence: Terms of the images, noted in report.json.
         by_split: Whether each split becomes a folder of its own.
         about: What the data set says of itself, see `prepare.about`; noted there and in the data card.
-        objection: Keeps photographs out that a file alone shows to be unfit, see `parts.py`.
+        objection: Keeps photographs of test sets out, see `parts.py`.
 
     Raises:
         UserError: The destination is wrong, or the disk is full; nothing was published.
@@ -137,7 +137,7 @@ def convert(
         report = build_report(kind, tally, ledger, options, licence)
         about = {"name": dataset, **(about or {}), "identical": report["identical"]}
         rejected = list(not_stored(ledger))
-        left_out = [row for row in rejected if row.status == LEFT_OUT]
+        left_out = [row for row in rejected if row.status != QUARANTINED]
         rejected = [row for row in rejected if row.status == QUARANTINED]
         ledger.close()
         if report["stored"] == 0:

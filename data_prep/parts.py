@@ -8,13 +8,13 @@ from typing import Any
 from data_prep.ledger import Outcome
 from data_prep.manifest import Row
 from data_prep.photograph import Photograph
-from data_prep.records import LEFT_OUT, QUARANTINED, STORED
+from data_prep.records import CONTAMINATED, QUARANTINED, STORED
 from maskedclip_composer.data.schema import COLUMNS, Kind
 
 SHARD_BYTES = 1 << 26
 
 Objection = Callable[[Photograph], str]
-"""Says why a photograph must not be stored, such as that it belongs to a test set; empty where it may."""
+"""Says which photograph of a test set this one is, so that it must not be stored; empty where it may."""
 
 
 def write_part(
@@ -55,7 +55,7 @@ def write_part(
 def _outcome(photograph: Photograph, reason: str) -> Outcome:
     quality = photograph.quality
     return Outcome(
-        status=LEFT_OUT if reason else STORED,
+        status=CONTAMINATED if reason else STORED,
         reason=reason,
         sha256=photograph.sha256,
         phash=photograph.phash.hex(),

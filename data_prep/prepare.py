@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     reading = read(dataset, root, args.target, args.kind)
     reading = _divided(dataset, reading, root, args)
     if args.template is not None:
-        reading = _with_template(reading, args.template)
+        reading = with_template(reading, args.template)
     print(_account(dataset, reading))
     if args.manifest is not None:
         write_text(args.manifest, manifest_csv(reading))
@@ -177,7 +177,8 @@ def _divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Name
     return apply_index(reading, dataset, target_name(dataset, args.target), args.split_file, root)
 
 
-def _with_template(reading: Reading, template: str) -> Reading:
+def with_template(reading: Reading, template: str) -> Reading:
+    """Word the names of classes and findings by `template`, `{label}` standing for one; sentences stay."""
     if reading.kind != "paired":
         raise UserError(f"--template is for paired records, these are {reading.kind}; add --kind paired")
     rows = [

@@ -4,6 +4,8 @@ import pyarrow
 
 NAME = "manifest.parquet"
 STORED, QUARANTINED, LEFT_OUT = "stored", "quarantined", "left_out"
+CONTAMINATED, DUPLICATE = "contaminated", "duplicate"
+STATUSES = (STORED, QUARANTINED, LEFT_OUT, CONTAMINATED, DUPLICATE)
 
 _text = pyarrow.string()
 _texts = pyarrow.list_(_text)
@@ -12,7 +14,9 @@ _share = pyarrow.float32()
 
 SCHEMA = pyarrow.schema(
     [
-        ("status", _text),  # stored; quarantined: unusable file or repeated row; left_out: the reader took it not
+        # stored; quarantined: unusable file or repeated row; left_out: the reader took it not; contaminated: of a
+        # downstream test set; duplicate: byte-identical to an earlier photograph of a build
+        ("status", _text),
         ("reason", _text),  # why it is not stored, else empty
         ("row", pyarrow.int64()),  # of the table or sheet, as its reader counts; 0 where there is none
         ("folder", _text),  # subfolder of the shards, such as train; empty where they lie at the top
@@ -45,3 +49,6 @@ SCHEMA = pyarrow.schema(
         ("field", _share),
     ]
 )
+
+BUILD_SCHEMA = pyarrow.schema([("group", _text), ("set", _text), *SCHEMA])
+"""Of the one manifest of a build; `folder` starts at its root, such as downstream/idrid/train."""

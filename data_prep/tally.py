@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from data_prep.records import LEFT_OUT, NAME, QUARANTINED, STORED
+from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED
 
 SCORES = ("sharpness", "brightness", "clipped", "field")
 MEASURES = (*SCORES, "original_width", "original_height", "bytes")
@@ -19,11 +19,13 @@ MEASURES = (*SCORES, "original_width", "original_height", "bytes")
 class Tally:
     """The same for every run over the same records.
 
-    Memory grows with the number of patients and of distinct texts, and by 28 bytes a photograph.
+    Memory grows with the number of patients, of distinct texts and of copies, and by 28 bytes a photograph.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
     missing: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # by status, data set and reason
+    # data set, photograph and reason of those that are copies, by status
+    copies: dict[str, list[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(list))
     num_bytes: int = 0
     verbatim: int = 0
     crop: Counter[str] = field(default_factory=Counter)
@@ -55,6 +57,8 @@ class Tally:
         self.statuses[record["status"]] += 1
         if record["status"] != STORED:
             self.missing[record["status"], dataset, record["reason"]] += 1
+            if record["status"] in (CONTAMINATED, DUPLICATE):
+                self.copies[record["status"]].append((dataset, record["image"], record["reason"]))
             return
         self.num_bytes += record["bytes"]
         self.verbatim += record["verbatim"]
@@ -77,9 +81,7 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Return the counts of records, in all and by folder and label, as they stand in `report.json`."""
         return {
-            STORED: self.statuses[STORED],
-            QUARANTINED: self.statuses[QUARANTINED],
-            LEFT_OUT: self.statuses[LEFT_OUT],
+            **{status: self.statuses[status] for status in STATUSES},
             "splits": {
                 folder: {"stored": count, "labels": ordered(self.labels[folder])}
                 for folder, count in self.stored.items()

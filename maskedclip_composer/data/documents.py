@@ -30,7 +30,8 @@ def collect_documents(config: DataConfig, folder: Path) -> list[Path]:
     for name, stream in config.streams().items():
         remote, local = stream.location()
         here = (remote or local).rstrip("/")
-        for place in (here, here.rpartition("/")[0]):
+        above = here.rpartition("/")[0] if "://" in here else str(Path(here).parent)
+        for place in (here, above):
             if place in places:
                 break
             copies = [path for document in NAMES if (path := _copy(place, document, folder / name)) is not None]

@@ -57,3 +57,10 @@ def test_from_an_object_store(tmp_path, bucket):
         "unpaired/manifest.parquet": "manifest.parquet",
     }
     assert collect_documents(config(None, "s3://shards/other/unpaired"), tmp_path / "none") == []
+
+
+def test_the_folder_above_a_relative_one_is_the_working_folder(tmp_path, monkeypatch):
+    (write(tmp_path / "build") / "unpaired").mkdir()
+    monkeypatch.chdir(tmp_path / "build")
+    found = collect_documents(config(None, "unpaired"), tmp_path / "out")
+    assert set(collected(found, tmp_path / "out")) == {"unpaired/DATA_CARD.md", "unpaired/manifest.parquet"}
