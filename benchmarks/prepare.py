@@ -100,9 +100,10 @@ def main() -> None:
     if args.plain:
         plain_loop(sorted(args.plain[0].iterdir()), args.plain[1])
         return
-    print(f"Preparation: {machine()}; {args.images} JPEGs of each size, {args.rounds} rounds\n")
-    rows = []
+    print(f"Preparation: {machine()}; {args.images} JPEGs of each size, {args.rounds} rounds\n", flush=True)
+    header = ["pixels", "variant", "CPU ms a photograph", "times faster (CPU)", "times faster (clock)", "peak MiB"]
     for size in args.sizes:
+        rows = []
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
             draw(root / "images", args.images, args.distinct, size)
@@ -124,8 +125,7 @@ def main() -> None:
                         f"{peak_megabytes(work):.0f}",
                     ]
                 )
-    header = ["pixels", "variant", "CPU ms a photograph", "times faster (CPU)", "times faster (clock)", "peak MiB"]
-    print_table(header, rows)
+        print_table(header, rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Peak memory of a conversion against its rows, without photographs: python benchmarks/prepare_memory.py
 
-Every row is read from a CSV file, planned, "converted" to a record of 64 made-up bytes, written to shards and to the
+Every row is read from a CSV file, planned, "converted" to the same JPEG of 8 pixels, written to shards and to the
 manifest. Each number of rows runs in a process of its own.
 """
 
 import argparse
+import io
 import resource
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
+
+from PIL import Image
 
 from data_prep import convert
 from data_prep.__main__ import main as data_prep
@@ -23,11 +26,13 @@ from data_prep.quality import Quality
 
 def photographs(paths: Iterable[str], recipe: Recipe, workers: int) -> Iterator[Photograph]:
     """Stand in for `pool.prepare_in_order`."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "maroon").save(buffer, "JPEG")
     quality = Quality(sharpness=0.1, brightness=0.5, clipped=0.0, field=0.9)
     for path in paths:
         name = path.encode()[-32:]
         yield Photograph(
-            data=name.ljust(64),
+            data=buffer.getvalue(),
             width=8,
             height=8,
             original_size=(8, 8),

@@ -75,3 +75,10 @@ def test_step_counts_what_distinct_texts_and_one_kernel_save():
     assert calls["explicit, distinct texts"] > calls[ours]
     assert int(update["foreach"][0]) == 1
     assert int(update["loop over parameters"][0]) > 100
+
+
+@pytest.mark.slow
+def test_preparation_is_run_at_every_number_of_rows():
+    (table,) = tables("prepare_memory.py", "--rows", "20", "40")
+    assert list(table) == ["rows", "---", "20", "40"]
+    assert all(int(cell) > 0 for cell in (table["20"][1], table["40"][1]))
