@@ -7,15 +7,16 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from data_prep import card, records
 from data_prep.aside import write_text
+from data_prep.build_config import GROUPS, BuildConfig, Group
 from data_prep.contamination import Contamination, TestPhotographs, contamination_csv
 from data_prep.convert import Conversion, convert
 from data_prep.duplicates import find_duplicates
@@ -33,100 +34,8 @@ from maskedclip_composer.config_file import load_config
 from maskedclip_composer.data.schema import Kind
 from maskedclip_composer.errors import UserError
 
-Group = Literal["downstream", "paired", "unpaired"]
 _KINDS: dict[Group, Kind] = {"downstream": "labelled", "paired": "paired", "unpaired": "unpaired"}
-# Downstream first: what is in its test sets must be known before anything is prepared for training.
-GROUPS: tuple[Group, ...] = ("downstream", "paired", "unpaired")
 CONTAMINATION = "contamination.csv"
-# Say where and how to work, not what comes out.
-_OF_THIS_MACHINE = ("out", "roots", "work", "workers", "skip_missing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetConfig:
-    """One data set. What it is read as is said by the group that it stands in.
-
-    Attributes:
-        root: Its folder as released; None is `<roots>/<name>`.
-        target: Which of its labels; None is the first.
-        template: Words the names of classes and findings of a paired set, for example `a photograph of {label}`; None
-            leaves the wording to training (`data.prompts`).
-    """
-
-    root: str | None = None
-    target: str | None = None
-    template: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildConfig:
-    """What goes into a build.
-
-    Attributes:
-        out: New folder, or the URL of an object store.
-        roots: Folder of the downloads, one folder a set.
-        work: Folder for unfinished work; None is `<out>.partial`.
-        size: Short side after the crop in pixels; 0 keeps.
-        quality: JPEG quality.
-        workers: Processes; None is one per CPU.
-        max_bad: Share of a set's photographs that may be unusable.
-        seed: Of the divisions that are drawn.
-        contamination: What becomes of a photograph for pre-training that is, or looks like, one of a downstream test
-            set: `exclude` keeps it out, `allow` keeps it; `contamination.csv` lists it.
-        duplicates: What becomes of a photograph whose file equals one of an earlier set or row of its group, paired or
-            unpaired: `first` leaves it out, `keep` keeps it.
-        skip_missing: Go on without sets that are not below `roots`.
-        paired: Sets with texts, by name.
-        unpaired: Sets of bare photographs, by name.
-        downstream: Labelled sets for evaluation, by name.
-    """
-
-    out: str
-    roots: str = "downloads"
-    work: str | None = None
-    size: int = 512
-    quality: int = 90
-    workers: int | None = None
-    max_bad: float = 0.02
-    seed: int = 17
-    contamination: Literal["exclude", "allow"] = "exclude"
-    duplicates: Literal["first", "keep"] = "first"
-    skip_missing: bool = False
-    paired: dict[str, SetConfig] = field(default_factory=dict)
-    unpaired: dict[str, SetConfig] = field(default_factory=dict)
-    downstream: dict[str, SetConfig] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not (self.paired or self.unpaired or self.downstream):
-            raise UserError("no data set is named; fill paired, unpaired or downstream, for example `hrf: {}`")
-        Recipe(size=self.size, quality=self.quality)
-        for group, name, chosen in self.sets():
-            if chosen.template is None:
-                continue
-            if group != "paired":
-                raise UserError(f"{group}.{name}.template: is for sets in `paired`, these have no texts; remove it")
-            if "{label}" not in chosen.template:
-                raise UserError(
-                    f"paired.{name}.template={chosen.template!r} has no {{label}}; "
-                    "write 'A fundus photograph of {label}'"
-                )
-
-    def sets(self) -> Iterator[tuple[Group, str, SetConfig]]:
-        """Yield group, name and settings of every set, in the order in which they are done."""
-        for group in GROUPS:
-            for name, chosen in getattr(self, group).items():
-                yield group, name, chosen
-
-    def settings(self) -> dict[str, Any]:
-        """Return what decides the result, for report and card."""
-        plain = {name: value for name, value in asdict(self).items() if name not in (*_OF_THIS_MACHINE, *GROUPS)}
-        for group in GROUPS:
-            sets = getattr(self, group)
-            plain[group] = {
-                name: {k: v for k, v in asdict(chosen).items() if k != "root" and v is not None}
-                for name, chosen in sets.items()
-            }
-        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
