@@ -1,13 +1,16 @@
-"""Evaluate an encoder: composer evaluate.py FILE.yaml checkpoint=... data=... [key=value ...].
+"""Evaluate encoders: composer evaluate.py FILE.yaml checkpoints.NAME=SOURCE [checkpoints.OTHER=...] [key=value ...].
 
-Linear probe and fine-tuning on a labelled data set, scored on its test split by macro ROC and PRC.
+Every encoder on every task by every protocol, with several amounts of labels and several seeds.
 
-FILE.yaml   a config, for example yamls/evaluate.yaml
-checkpoint  a run folder, an encoder .safetensors, a Composer .pt, timm:NAME or random:NAME
-data        a folder or URL with train, val and test: MDS shards, or one folder of photographs per class
-key=value   dotted overrides, for example fraction=0.1 seeds=[0,1,2] finetune.epochs=20; finetune=null leaves it out
+FILE.yaml         a config, for example yamls/evaluate.yaml
+checkpoints.NAME  a run folder, RUN/latest, an encoder .safetensors, a Composer .pt, timm:NAME, random:NAME, and files of
+                  others: retfound:FILE, mae:FILE, dinov2:FILE, flair:FILE, hf:FOLDER (docs/evaluation.md)
+tasks             [idrid,aptos]: yamls/tasks/*.yaml, or a folder with train, val and test
+protocols         [linear_probe,maskedclip_paper,knn,zero_shot]: yamls/protocols/*.yaml
+key=value         fractions=[0.1,1.0] shots=[1,5,10] seeds=5 data_root=shards baseline=NAME run_name=...
 
-Several ranks: composer -n 4 evaluate.py ... Results go to <output>/<run_name> and to MLflow.
+Several ranks: composer -n 4 evaluate.py ... Results go to <output>/<run_name> and to MLflow; a suite that was stopped
+continues. The report is made at the end, and again by: python -m maskedclip_composer.report <output>/<run_name>
 """
 
 import os
@@ -17,24 +20,26 @@ from maskedclip_composer.errors import UserError, report
 
 
 def main(arguments: list[str]) -> int:
-    """Load the config, evaluate, print the table; return the exit status."""
+    """Load the config, evaluate, write the report; return the exit status."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
     path, *overrides = arguments
     try:
         from maskedclip_composer.config_file import load_config
-        from maskedclip_composer.evaluation.config import EvaluateConfig
+        from maskedclip_composer.evaluation.config import EvaluateConfig, load_protocols, load_tasks
 
         config = load_config(EvaluateConfig, path, overrides)
+        tasks, protocols = load_tasks(config, path), load_protocols(config, path)
 
-        from maskedclip_composer.evaluation.run import evaluate  # imports Composer: only once the config is sound
+        from maskedclip_composer.evaluation.suite import evaluate  # imports Composer: only once the config is sound
+        from maskedclip_composer.report.write import write_report
 
-        table = evaluate(config)
+        folder = evaluate(config, tasks, protocols)
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"\n{write_report(folder)}", flush=True)
     except UserError as error:
         return report(error, "evaluate.py")
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"\n{table}", flush=True)
     return 0
 
 

@@ -124,6 +124,8 @@ class Suite:
     Attributes:
         complete: Whether every cell is done.
         baseline: Encoder that the others are compared with.
+        planned: Every cell, done or not.
+        notes: What else a reader must know, such as cells that cannot be.
         protocols: Their settings, by name.
         provenance: Versions, device, commit.
         mlflow: {tracking_uri, experiment, run_id} of the parent run; empty without MLflow.
@@ -131,11 +133,18 @@ class Suite:
 
     complete: bool
     baseline: str
+    planned: list[Cell]
+    notes: list[str]
     encoders: dict[str, EncoderFacts]
     tasks: dict[str, TaskFacts]
     protocols: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
     mlflow: dict[str, str] = field(default_factory=dict)
+
+    def is_pictured(self, cell: Cell) -> bool:
+        """Tell whether pictures are drawn of a cell: the first seed of its protocol's largest amount."""
+        amounts = [other.amount for other in self.planned if other.protocol == cell.protocol]
+        return cell.seed == 0 and cell.amount == max(amounts, key=lambda part: (part.fraction or 0, part.shots or 0))
 
 
 def save_suite(folder: Path, suite: Suite) -> None:
@@ -156,9 +165,15 @@ def load_suite(folder: Path) -> Suite:
         content = json.loads(path.read_text())
         encoders = {name: EncoderFacts(**facts) for name, facts in content.pop("encoders").items()}
         tasks = {name: TaskFacts(**facts) for name, facts in content.pop("tasks").items()}
-        return Suite(encoders=encoders, tasks=tasks, **content)
+        planned = [_cell(cell) for cell in content.pop("planned")]
+        return Suite(encoders=encoders, tasks=tasks, planned=planned, **content)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}).\nEvaluate again into another run_name.") from error
+
+
+def picture_folder(cell: Cell) -> Path:
+    """Return where the pictures of a cell lie, below the suite's folder."""
+    return Path("pictures") / cell.task / cell.protocol / cell.encoder
 
 
 def save_test_split(
@@ -221,13 +236,16 @@ def results_table(outcomes: Sequence[tuple[Cell, Outcome]]) -> pd.DataFrame:
 def _read(path: Path) -> tuple[Cell, Outcome]:
     try:
         content = json.loads(path.read_text())
-        cell = content.pop("cell")
-        cell["amount"] = Amount(**cell["amount"])
+        cell = _cell(content.pop("cell"))
         metrics = {key: _with_nan(value) for key, value in content.pop("metrics").items()}
         probabilities = np.load(path.with_name("probabilities.npy"), allow_pickle=False)
-        return Cell(**cell), Outcome(metrics=cast(Metrics, metrics), probabilities=probabilities, **content)
+        return cell, Outcome(metrics=cast(Metrics, metrics), probabilities=probabilities, **content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove {path.parent} and evaluate again.") from error
+
+
+def _cell(content: dict[str, Any]) -> Cell:
+    return Cell(**content | {"amount": Amount(**content["amount"])})
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,148 +1,159 @@
 """What `evaluate.py` can be told. Kept apart from the code that runs it, which takes seconds to import."""
 
-import math
+import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
+
+from omegaconf import MISSING
 
 from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.kinds import Amount
+from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
+from maskedclip_composer.evaluation.tasks import TaskConfig
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """Logistic regression on the frozen encoder's features.
-
-    Attributes:
-        c_grid: Inverse regularisation strengths to choose from, by macro ROC on the validation split.
-        max_iterations: Bound on the solver's steps.
-        batch_size: Images per forward pass and process.
-    """
-
-    c_grid: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
-    max_iterations: int = 2000
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if not self.c_grid or min(self.c_grid) <= 0:
-            raise UserError(f"evaluate: probe.c_grid={self.c_grid} must hold at least one number, all above 0.")
-        _require_positive("probe", max_iterations=self.max_iterations, batch_size=self.batch_size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Training of the whole encoder with a linear head.
-
-    The defaults are MaskedCLIP's protocol (batch 16, AdamW, 50 epochs, learning rate 5e-4, 10 epochs of warm-up); what
-    the paper leaves open follows RETFound's code of 2024.
-
-    Attributes:
-        epochs: Passes over the training split.
-        warmup_epochs: Of these, with a linearly rising learning rate; then half a cosine to `min_lr`.
-        batch_size: Images per step over all processes.
-        lr: Peak learning rate of the head, not scaled by the batch size.
-        min_lr: Learning rate of the head at the end.
-        layer_decay: Factor on the learning rate per layer below the head.
-        weight_decay: AdamW's; biases, norms, positions and the class token are exempt.
-        drop_path: Stochastic depth of the last block; it rises linearly from 0 in the first.
-        label_smoothing: Mass spread over all classes.
-        rand_augment: timm's description of RandAugment; an empty string switches it off.
-        random_erasing: Probability that an image has a rectangle replaced by noise.
-        min_crop: Smallest area of the random crop, as a share of the photograph.
-        precision: Composer's precision; null takes amp_bf16 on a GPU and fp32 on a CPU. The head is always fp32.
-    """
-
-    epochs: int = 50
-    warmup_epochs: int = 10
-    batch_size: int = 16
-    lr: float = 5e-4
-    min_lr: float = 1e-6
-    layer_decay: float = 0.65
-    weight_decay: float = 0.05
-    drop_path: float = 0.2
-    label_smoothing: float = 0.1
-    rand_augment: str = "rand-m9-mstd0.5-inc1"
-    random_erasing: float = 0.25
-    min_crop: float = 0.08
-    precision: Literal["fp32", "amp_bf16", "amp_fp16"] | None = None
-
-    def __post_init__(self) -> None:
-        _require_positive("finetune", epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise UserError(
-                f"evaluate: finetune.warmup_epochs={self.warmup_epochs} must be at least 0 and below "
-                f"finetune.epochs={self.epochs}."
-            )
-        if not 0 <= self.min_lr <= self.lr:
-            raise UserError(f"evaluate: finetune.min_lr={self.min_lr} must lie between 0 and finetune.lr={self.lr}.")
-        _require_share("finetune", label_smoothing=self.label_smoothing, drop_path=self.drop_path)
-        _require_share("finetune", random_erasing=self.random_erasing)
-        for key in ("layer_decay", "min_crop"):
-            if not 0 < getattr(self, key) <= 1:
-                raise UserError(f"evaluate: finetune.{key}={getattr(self, key)} must lie above 0 and at most at 1.")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """One encoder on one labelled data set.
+    """Encoders x tasks x protocols x amounts of labels x seeds.
 
     Attributes:
-        checkpoint: The encoder: a run folder, an encoder .safetensors, a Composer .pt, timm:NAME or random:NAME.
-        data: Folder or URL with train, val and test; each an MDS folder of labelled records or a folder per class.
+        checkpoints: Encoders by the names that they get in the tables: a run folder, RUN/latest, an encoder
+            .safetensors, a Composer .pt, timm:NAME, random:NAME, or a file of others (`evaluation/encoders/load.py`).
+        tasks: Each the name of a yaml in `tasks/` beside the config, the path of one, or a folder of labelled data.
+        protocols: Each the name of a yaml in `protocols/` beside the config, or the path of one.
+        fractions: Shares of the training split to use, drawn per class, at least one image of each; a smaller one is
+            contained in a larger one of the same seed.
+        shots: Numbers of training images per class.
+        seeds: Repetitions, numbered from 0. A seed draws the share, the head, the order and the augmentation.
+        baseline: The encoder that the others are tested against; null takes the first of `checkpoints`.
+        data_root: Folder or URL that the tasks' data lie below.
         data_cache: Folder for the shards of a URL or of compressed shards.
         image_size: Side of the input in pixels; null takes the encoder's own, another value resamples its positions.
-        probe: Present: evaluate by a linear probe.
-        finetune: Present: evaluate by fine-tuning.
-        fraction: Share of the training split to use, drawn per class, at least one image of each; a smaller fraction
-            is contained in a larger one of the same seed.
-        seeds: One repetition each. A seed draws the share, the head, the order and the augmentation.
-        workers: Processes that decode photographs, per rank.
+        batch_size: Images per forward pass and process where features are extracted.
+        workers: Processes that decode and augment photographs, per rank.
+        memory: GiB of decoded photographs that are kept, on each machine.
         output: Folder of all runs.
-        run_name: Name of this one; null joins encoder, data set and share.
+        run_name: Name of this one; null joins the encoders' names. A suite that was stopped continues under its name.
         tracking: Where MLflow is; the pictures and diagnostics that it speaks of are those of pre-training.
     """
 
-    checkpoint: str
-    data: str
+    checkpoints: dict[str, str] = MISSING
+    tasks: list[str] = MISSING
+    protocols: list[str] = MISSING
+    fractions: list[float] = field(default_factory=lambda: [1.0])
+    shots: list[int] = field(default_factory=list)
+    seeds: int = 5
+    baseline: str | None = None
+    data_root: str = "shards"
     data_cache: str | None = None
     image_size: int | None = None
-    probe: ProbeConfig | None = None
-    finetune: FinetuneConfig | None = None
-    fraction: float = 1.0
-    seeds: list[int] = field(default_factory=lambda: [0])
+    batch_size: int = 64
     workers: int = 4
+    memory: float = 4.0
     output: str = "runs"
     run_name: str | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        if self.probe is None and self.finetune is None:
-            raise UserError("evaluate: neither probe nor finetune is on.\nWrite `probe: {}`, `finetune: {}` or both.")
-        if not 0 < self.fraction <= 1:
+        for key in ("checkpoints", "tasks", "protocols"):
+            if not getattr(self, key):
+                raise UserError(f"evaluate: {key} is empty.\n{_EXAMPLES[key]}")
+        for name in self.checkpoints:
+            _require_plain(f"checkpoints.{name}", name)
+        for key in ("tasks", "protocols", "fractions", "shots"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise UserError(f"evaluate: {key}={values} names something twice.")
+        if not self.amounts:
+            raise UserError("evaluate: fractions and shots are both empty.\nWrite fractions=[0.1,1.0] or shots=[1,5].")
+        if self.baseline is not None and self.baseline not in self.checkpoints:
             raise UserError(
-                f"evaluate: fraction={self.fraction} must lie above 0 and at most at 1; ten per cent is 0.1."
+                f"evaluate: baseline={self.baseline} is none of checkpoints: {', '.join(self.checkpoints)}."
             )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise UserError(
-                f"evaluate: seeds={self.seeds} must be distinct numbers from 0, at least one.\nWrite seeds=[0,1,2]."
-            )
-        if self.run_name is not None and (Path(self.run_name).name != self.run_name or self.run_name in ("", "..")):
-            raise UserError(
-                f"evaluate: run_name={self.run_name!r} must be a plain name: it names a folder below output."
-            )
-        if self.workers < 0:
-            raise UserError(f"evaluate: workers={self.workers} must be at least 0.")
-        if self.image_size is not None:
-            _require_positive("", image_size=self.image_size)
+        for key in ("seeds", "batch_size"):
+            if getattr(self, key) < 1:
+                raise UserError(f"evaluate: {key}={getattr(self, key)} must be at least 1.")
+        for key in ("workers", "memory"):
+            if getattr(self, key) < 0:
+                raise UserError(f"evaluate: {key}={getattr(self, key)} must be at least 0.")
+        if self.image_size is not None and self.image_size < 1:
+            raise UserError(f"evaluate: image_size={self.image_size} must be at least 1.")
+        if self.run_name is not None:
+            _require_plain("run_name", self.run_name)
+
+    @property
+    def amounts(self) -> list[Amount]:
+        """Fractions in rising order, then shots."""
+        return [Amount(fraction=fraction) for fraction in sorted(self.fractions)] + [
+            Amount(shots=shots) for shots in sorted(self.shots)
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Of this suite."""
+        return Path(self.output) / (self.run_name or f"eval-{'-'.join(self.checkpoints)}"[:100])
 
 
-def _require_positive(part: str, **values: float) -> None:
-    for key, value in values.items():
-        if not value > 0 or math.isinf(value):
-            raise UserError(f"evaluate: {f'{part}.' if part else ''}{key}={value} must be above 0.")
+_EXAMPLES = {
+    "checkpoints": "Write checkpoints.NAME=SOURCE, for example checkpoints.mine=runs/maskedclip.",
+    "tasks": "Write tasks=[idrid].",
+    "protocols": "Write protocols=[linear_probe].",
+}
 
 
-def _require_share(part: str, **values: float) -> None:
-    for key, value in values.items():
-        if not 0 <= value < 1:
-            raise UserError(f"evaluate: {part}.{key}={value} must be at least 0 and below 1.")
+def load_tasks(config: EvaluateConfig, path: str) -> dict[str, TaskConfig]:
+    """Read the tasks' yamls by name; `path` is the config's own.
+
+    Raises:
+        UserError: There is no such yaml, or it is wrong.
+    """
+    tasks: dict[str, TaskConfig] = {}
+    for entry in config.tasks:
+        if not entry.endswith(".yaml") and (Path(entry).is_dir() or "://" in entry):
+            name = entry.rstrip("/").rpartition("/")[2]
+            _add(tasks, name, TaskConfig(title=name, data=entry if "://" in entry else str(Path(entry).resolve())))
+        else:
+            _add(tasks, Path(entry).stem, _load(TaskConfig, entry, Path(path).parent / "tasks", "tasks"))
+    return tasks
+
+
+def load_protocols(config: EvaluateConfig, path: str) -> dict[str, ProtocolConfig]:
+    """Read the protocols' yamls by name; `path` is the config's own.
+
+    Raises:
+        UserError: There is no such yaml, or it is wrong.
+    """
+    protocols: dict[str, ProtocolConfig] = {}
+    for entry in config.protocols:
+        _add(protocols, Path(entry).stem, _load(ProtocolConfig, entry, Path(path).parent / "protocols", "protocols"))
+    return protocols
+
+
+def _add(parts: dict[str, T], name: str, part: T) -> None:
+    _require_plain(name, name)
+    if name in parts:
+        raise UserError(f"evaluate: two tasks or protocols are called {name}.\nRename one of the files.")
+    parts[name] = part
+
+
+def _load(cls: type[T], entry: str, folder: Path, key: str) -> T:
+    path = Path(entry) if entry.endswith(".yaml") else folder / f"{entry}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        close = difflib.get_close_matches(entry, known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known) or 'none'}."
+        raise UserError(f"evaluate: {key}: {path} does not exist.\n{hint}")
+    return load_config(cls, str(path), [])
+
+
+def _require_plain(key: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"evaluate: {key}={name!r} must be a plain name: it names a folder and a row of the tables.")

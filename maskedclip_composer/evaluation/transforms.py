@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
@@ -9,14 +10,12 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from maskedclip_composer.data.transforms import decode
-
 
 class Transform(Protocol):
-    """From an encoded photograph to [3, size, size] uint8; `name` is what error messages call it."""
+    """From a decoded photograph to [3, size, size] uint8."""
 
-    def __call__(self, image: bytes, *, name: str) -> UInt8[Tensor, "3 size size"]:
-        """Decode and transform one photograph."""
+    def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[Tensor, "3 size size"]:
+        """Transform one photograph."""
         ...
 
 
@@ -44,7 +43,7 @@ def train_transform(size: int, *, min_crop: float, rand_augment: str, mean: tupl
 
     assert isinstance(augment, Compose)
 
-    def transform(image: bytes, *, name: str) -> UInt8[Tensor, "3 size size"]:
-        return torch.as_tensor(augment(Image.fromarray(decode(image, name=name))))
+    def transform(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[Tensor, "3 size size"]:
+        return torch.as_tensor(augment(Image.fromarray(image)))
 
     return transform

@@ -2,50 +2,33 @@
 
 import sys
 import warnings
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from composer import Callback, Evaluator, Logger, State, Trainer
 from composer.optim import ComposerScheduler, CosineAnnealingScheduler, CosineAnnealingWithWarmupScheduler
 from composer.utils import dist, reproducibility
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.classifier import (
+from maskedclip_composer.evaluation.decoded import DecodedSplit
+from maskedclip_composer.evaluation.encoders.base import Encoder
+from maskedclip_composer.evaluation.loading import PhotographDataset, build_loader, eval_dataset
+from maskedclip_composer.evaluation.protocols.base import Fit, Problem
+from maskedclip_composer.evaluation.protocols.classifier import (
     METRIC,
     ImageClassifier,
     ScoreCollector,
-    build_classifier,
     build_optimizer,
 )
-from maskedclip_composer.evaluation.config import FinetuneConfig
-from maskedclip_composer.evaluation.data import LabelledData, LabelledSplit
-from maskedclip_composer.evaluation.loading import PhotographDataset, build_loader, eval_dataset
+from maskedclip_composer.evaluation.protocols.config import FinetuneConfig
 from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT
 from maskedclip_composer.evaluation.transforms import train_transform
-from maskedclip_composer.export.encoder import LoadedEncoder
 
 _EVAL_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneFit:
-    """What fine-tuning yields.
-
-    Attributes:
-        probabilities: Of the test images, in the split's order.
-        best_epoch: Epoch, from 1, whose weights were tested.
-        val_roc: Macro ROC on the validation split after each epoch.
-        steps: Optimiser steps taken.
-    """
-
-    probabilities: Float[np.ndarray, "images classes"]
-    best_epoch: int
-    val_roc: list[float]
-    steps: int
 
 
 class BestWeights(Callback):
@@ -54,42 +37,36 @@ class BestWeights(Callback):
     def __init__(self, module: nn.Module):
         self._module = module
         self._weights: dict[str, Tensor] = {}
-        self.history: list[float] = []
+        self._best = -float("inf")
         self.best_epoch = 0
+        self.val_roc: list[float] = []
 
     def eval_end(self, state: State, logger: Logger) -> None:
         """Compare the validation score just measured with the best so far."""
         if state.dataloader_label != "val":
             return
+        collector = state.eval_metrics["val"][METRIC]
+        assert isinstance(collector, ScoreCollector)
+        assert collector.metrics is not None
+        self.val_roc.append(collector.metrics["roc"])
         score = float(state.eval_metric_values[METRIC])
-        if not self.history or score > max(self.history):
-            self.best_epoch = len(self.history) + 1
+        if score > self._best:
+            self._best, self.best_epoch = score, len(self.val_roc)
             self._weights = {key: value.detach().cpu().clone() for key, value in self._module.state_dict().items()}
-        self.history.append(score)
 
     def restore(self) -> None:
         """Put the best weights back; every key must match."""
         self._module.load_state_dict(self._weights, strict=True)
 
 
-def finetune(
-    config: FinetuneConfig,
-    encoder: LoadedEncoder,
-    data: LabelledData,
-    *,
-    rows: Int[np.ndarray, " chosen"],
-    seed: int,
-    workers: int,
-) -> FinetuneFit:
+def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " chosen"], seed: int) -> Fit:
     """Train a classifier from the encoder and score the test split with the epoch that was best on validation.
 
     Args:
         config: The protocol.
-        encoder: Start of the weights; not changed.
-        data: The three splits.
+        problem: Encoder and photographs.
         rows: Rows of the training split to use.
         seed: Of the head, the order, stochastic depth and augmentation.
-        workers: Processes that decode, per rank and loader.
 
     Raises:
         UserError: The batch does not divide over the ranks, or training diverged.
@@ -99,17 +76,20 @@ def finetune(
             f"finetune.batch_size={config.batch_size} does not divide over {dist.get_world_size()} processes.\n"
             "Use a multiple of their number."
         )
+    data, photographs = problem.data, problem.photographs
     reproducibility.seed_all(seed)  # the head is drawn before the Trainer seeds
-    vit = build_classifier(encoder.vit.cpu(), len(data.classes), config.drop_path)
-    model = ImageClassifier(vit, encoder, config)
+    problem.encoder.module.cpu()
+    network = problem.encoder.classifier(len(data.classes), config.drop_path)
+    collector = partial(ScoreCollector, data.kind, data.trained, config.select_by)
+    model = ImageClassifier(network, problem.encoder, config, collector)
     best = BestWeights(model)
     device = "gpu" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
         model=model,
-        optimizers=build_optimizer(vit, config),
+        optimizers=build_optimizer(network, config),
         schedulers=_build_schedule(config),
-        train_dataloader=_train_loader(config, encoder, data.train, rows, seed, workers),
-        eval_dataloader=_evaluator("val", data.val, encoder.image_size, workers),
+        train_dataloader=_train_loader(config, problem.encoder, photographs["train"], rows, seed, problem.workers),
+        eval_dataloader=_evaluator("val", photographs["val"], problem),
         max_duration=f"{config.epochs}ep",
         callbacks=best,
         device=device,
@@ -124,18 +104,18 @@ def finetune(
             warnings.filterwarnings("ignore", "Cannot split tensor of length")
             trainer.fit()
             best.restore()
-            trainer.eval(eval_dataloader=_evaluator("test", data.test, encoder.image_size, workers))
-        collector = trainer.state.eval_metrics["test"][METRIC]
-        assert isinstance(collector, ScoreCollector)
-        assert collector.scores is not None
-        probabilities, targets = collector.scores
-        if not np.array_equal(targets, data.test.targets):
+            trainer.eval(eval_dataloader=_evaluator("test", photographs["test"], problem))
+        tested = trainer.state.eval_metrics["test"][METRIC]
+        assert isinstance(tested, ScoreCollector)
+        assert tested.scores is not None
+        probabilities, targets = tested.scores
+        if not np.array_equal(targets, data.test.one_hot):
             raise RuntimeError("the scores of the test split are not in its order")
-        return FinetuneFit(
+        return Fit(
             probabilities=probabilities,
-            best_epoch=best.best_epoch,
-            val_roc=best.history,
             steps=int(trainer.state.timestamp.batch),
+            val_roc=best.val_roc,
+            details={"best_epoch": best.best_epoch},
         )
     finally:
         trainer.close()
@@ -150,8 +130,8 @@ def _build_schedule(config: FinetuneConfig) -> ComposerScheduler:
 
 def _train_loader(
     config: FinetuneConfig,
-    encoder: LoadedEncoder,
-    split: LabelledSplit,
+    encoder: Encoder,
+    split: DecodedSplit,
     rows: Int[np.ndarray, " chosen"],
     seed: int,
     workers: int,
@@ -168,8 +148,8 @@ def _train_loader(
     )
 
 
-def _evaluator(label: str, split: LabelledSplit, size: int, workers: int) -> Evaluator:
+def _evaluator(label: str, split: DecodedSplit, problem: Problem) -> Evaluator:
     """Score each image once: Composer removes what a DistributedSampler pads, and only what that pads."""
-    dataset = eval_dataset(split, size)
-    loader = build_loader(dataset, _EVAL_BATCH, workers, sampler=dist.get_sampler(dataset))
+    dataset = eval_dataset(split, problem.encoder.image_size)
+    loader = build_loader(dataset, _EVAL_BATCH, problem.workers, sampler=dist.get_sampler(dataset))
     return Evaluator(label=label, dataloader=loader, metric_names=[METRIC])

@@ -1,61 +1,32 @@
 """The encoder with a linear head, as fine-tuning trains it."""
 
-import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from composer.models import ComposerModel
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from timm.data.random_erasing import RandomErasing
-from timm.layers.drop import DropPath
-from timm.models import VisionTransformer
 from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from maskedclip_composer.evaluation.config import FinetuneConfig
-from maskedclip_composer.evaluation.metrics import classification_metrics
-from maskedclip_composer.export.encoder import LoadedEncoder
+from maskedclip_composer.evaluation.encoders.base import Classifier, Encoder
+from maskedclip_composer.evaluation.kinds import TargetKind
+from maskedclip_composer.evaluation.metrics import Metrics, classification_metrics
+from maskedclip_composer.evaluation.protocols.config import FinetuneConfig
 
-METRIC = "MacroROC"
-
-
-def build_classifier(vit: VisionTransformer, num_classes: int, drop_path: float) -> VisionTransformer:
-    """Copy the encoder and give it MAE's fine-tuning head.
-
-    Mean of the patch tokens without the class token, a new norm after the mean in place of the encoder's final norm,
-    and a linear layer that starts near zero (truncated normal, 2e-5), so that all classes start equally likely.
-    Everything learns, also the positions. Equal to timm's model with `global_pool="avg"` and the encoder's weights.
-
-    Args:
-        vit: The pre-trained encoder, left as it is.
-        num_classes: Outputs of the head.
-        drop_path: Stochastic depth of the last block, rising linearly from 0 in the first.
-    """
-    classifier = copy.deepcopy(vit)
-    final_norm = classifier.norm
-    assert isinstance(final_norm, nn.LayerNorm)
-    classifier.norm = nn.Identity()
-    classifier.fc_norm = nn.LayerNorm(vit.embed_dim, eps=final_norm.eps)
-    classifier.reset_classifier(num_classes, global_pool="avg")
-    classifier.head = nn.Linear(vit.embed_dim, num_classes)
-    nn.init.trunc_normal_(classifier.head.weight, std=2e-5)
-    nn.init.zeros_(classifier.head.bias)
-    rates = torch.linspace(0, drop_path, len(classifier.blocks)).tolist()
-    for block, rate in zip(classifier.blocks, rates, strict=True):
-        block.drop_path1 = DropPath(rate) if rate else nn.Identity()
-        block.drop_path2 = DropPath(rate) if rate else nn.Identity()
-    return classifier.requires_grad_(True)
+METRIC = "Selection"
 
 
-def build_optimizer(vit: VisionTransformer, config: FinetuneConfig) -> torch.optim.AdamW:
+def build_optimizer(network: nn.Module, config: FinetuneConfig) -> torch.optim.AdamW:
     """AdamW whose learning rate falls by `layer_decay` per layer below the head; scales and biases do not decay."""
     groups = param_groups_layer_decay(
-        vit,
+        network,
         weight_decay=config.weight_decay,
-        no_weight_decay_list=vit.no_weight_decay(),
+        no_weight_decay_list=cast(Classifier, network).no_weight_decay(),  # pyright: ignore[reportArgumentType]  a set
         layer_decay=config.layer_decay,
     )
     # torch's AdamW does not know timm's lr_scale.
@@ -65,16 +36,19 @@ def build_optimizer(vit: VisionTransformer, config: FinetuneConfig) -> torch.opt
 class ImageClassifier(ComposerModel):
     """Classification of uint8 photographs; normalisation and erasing happen on the device.
 
-    A batch is {"image": [images, 3, size, size] uint8, "target": [images], "index": [images]}.
+    A batch is {"image": [images, 3, size, size] uint8, "target": [images, classes] bool, "index": [images]}.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, vit: VisionTransformer, encoder: LoadedEncoder, config: FinetuneConfig):
+    def __init__(
+        self, network: nn.Module, encoder: Encoder, config: FinetuneConfig, collector: "Callable[[], ScoreCollector]"
+    ):
         super().__init__()
-        self.vit = vit
-        self.num_classes = vit.num_classes
+        self.network = network
+        self.several = collector().kind == "multilabel"
+        self.collector = collector
         self.label_smoothing = config.label_smoothing
         self.random_erasing = config.random_erasing
         self.register_buffer("mean", torch.tensor(encoder.mean).view(-1, 1, 1), persistent=False)
@@ -85,13 +59,18 @@ class ImageClassifier(ComposerModel):
         images = (batch["image"].float() / 255 - self.mean) / self.std
         if self.training and self.random_erasing:
             images = RandomErasing(self.random_erasing, mode="pixel", device=str(images.device))(images)
-        tokens = self.vit.forward_features(images)
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.vit.forward_head(tokens.float())
+        network = cast(Classifier, self.network)
+        features = network.forward_features(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return network.forward_head(features.float())
 
     def loss(self, outputs: Tensor, batch: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Return the cross-entropy with smoothed labels, in nats."""
-        return F.cross_entropy(outputs, batch["target"], label_smoothing=self.label_smoothing)
+        """Return the cross-entropy with smoothed labels, in nats: over the classes, or the mean over single labels."""
+        target = batch["target"].float()
+        if self.several:
+            smoothed = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(outputs, smoothed)
+        return F.cross_entropy(outputs, target, label_smoothing=self.label_smoothing)
 
     def eval_forward(self, batch: dict[str, Tensor], outputs: Tensor | None = None) -> Tensor:
         """Return logits [images, classes]."""
@@ -99,17 +78,19 @@ class ImageClassifier(ComposerModel):
 
     def get_metrics(self, is_train: bool) -> dict[str, Metric]:
         """Collect scores in evaluation only."""
-        return {} if is_train else {METRIC: ScoreCollector()}
+        return {} if is_train else {METRIC: self.collector()}
 
     def update_metric(self, batch: dict[str, Tensor], outputs: Tensor, metric: Metric) -> None:
         """Hand a batch's probabilities to the collector."""
-        metric.update(outputs.softmax(dim=1), batch["target"], batch["index"])
+        probabilities = outputs.sigmoid() if self.several else outputs.softmax(dim=1)
+        metric.update(probabilities, batch["target"], batch["index"])
 
 
 class ScoreCollector(Metric):
-    """All ranks' probabilities in the data set's order; the value is the macro ROC.
+    """All ranks' probabilities in the data set's order; the value is what the best epoch is chosen by.
 
-    `scores` holds the probabilities and targets of the last `compute`: Composer's loggers take only single numbers.
+    `scores` holds the probabilities and targets of the last `compute`, `metrics` all of their metrics: Composer's
+    loggers take only single numbers.
     """
 
     full_state_update = False
@@ -117,20 +98,24 @@ class ScoreCollector(Metric):
     targets: list[Tensor]
     indices: list[Tensor]
 
-    def __init__(self):
+    def __init__(self, kind: TargetKind, trained: Bool[np.ndarray, " classes"], select_by: str):
         super().__init__()
         for state in ("probabilities", "targets", "indices"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
-        self.scores: tuple[Float[np.ndarray, "images classes"], Int[np.ndarray, " images"]] | None = None
+        self.kind: TargetKind = kind
+        self.trained = trained
+        self.select_by = select_by
+        self.scores: tuple[Float[np.ndarray, "images classes"], Bool[np.ndarray, "images classes"]] | None = None
+        self.metrics: Metrics | None = None
 
     def update(self, probabilities: Tensor, targets: Tensor, indices: Tensor) -> None:
-        """Add a batch: [images, classes], [images] and the images' places in the data set [images]."""
+        """Add a batch: twice [images, classes], and the images' places in the data set [images]."""
         self.probabilities.append(probabilities)
         self.targets.append(targets)
         self.indices.append(indices)
 
     def compute(self) -> Tensor:
-        """Order the scores and return their macro ROC.
+        """Order the scores and return what they are selected by.
 
         Raises:
             RuntimeError: An image was scored twice or not at all.
@@ -143,4 +128,7 @@ class ScoreCollector(Metric):
         if not np.array_equal(indices[order], np.arange(len(indices))):
             raise RuntimeError("an image was scored twice or not at all; the sampler and Composer disagree")
         self.scores = (probabilities[order], targets[order])
-        return torch.tensor(classification_metrics(*self.scores)["roc"])
+        self.metrics = classification_metrics(*self.scores, self.kind, trained=self.trained)
+        if self.select_by == "roc":
+            return torch.tensor(self.metrics["roc"])
+        return torch.tensor((self.metrics["f1"] + self.metrics["roc"] + self.metrics["kappa"]) / 3)

@@ -1,0 +1,157 @@
+"""Zero-shot classification: the image's feature in the joint space against the prompts of each class."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from maskedclip_composer.build import build_model
+from maskedclip_composer.config import TrainConfig
+from maskedclip_composer.config_file import load_config
+from maskedclip_composer.data.prompt_files import read_pack
+from maskedclip_composer.data.prompts import PromptPack
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.loading import build_loader, eval_dataset
+from maskedclip_composer.evaluation.metrics import classification_metrics
+from maskedclip_composer.evaluation.protocols.base import Fit, Problem
+from maskedclip_composer.evaluation.protocols.config import ProtocolConfig, ZeroShotConfig
+from maskedclip_composer.evaluation.ranks import gather_objects, rank, world_size
+from maskedclip_composer.evaluation.tasks import TaskConfig
+from maskedclip_composer.evaluation.training_run import training_run
+from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.models.pretrain import PretrainNet
+from maskedclip_composer.models.text import load_tokenizer
+from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
+
+
+def objection(source: str, task: TaskConfig) -> str:
+    """Say why an encoder cannot classify a task zero-shot; empty where it can."""
+    if run_folder(source) is None:
+        return "zero-shot needs bridge and text encoder, which only a pre-training run of ours has"
+    if task.prompts is None:
+        return "zero-shot needs words for the classes, and the task has no `prompts`"
+    return ""
+
+
+def run_folder(source: str) -> Path | None:
+    """Return the pre-training run with texts that an encoder comes from; None where it comes from elsewhere."""
+    folder = training_run(source)
+    if folder is None:
+        return None
+    config = folder / "config.yaml"
+    if not (folder / "checkpoints" / "latest-rank0.pt").is_file():
+        return None
+    return folder if load_config(TrainConfig, str(config), []).objectives.lg_clip is not None else None
+
+
+def check_prompts(protocols: dict[str, ProtocolConfig], tasks: dict[str, TaskConfig]) -> None:
+    """Look up the prompts of every class before anything is computed.
+
+    Raises:
+        UserError: A pack does not know a task's data set, or lacks one of its classes.
+    """
+    for protocol in protocols.values():
+        for name, task in tasks.items():
+            if protocol.zero_shot is None or task.prompts is None:
+                continue
+            prompts = _pack(protocol.zero_shot).class_prompts(task.prompts.dataset, task.prompts.target)
+            missing = [code for code in task.classes or [] if code not in prompts]
+            if missing:
+                raise UserError(
+                    f"task {name}: the pack {protocol.zero_shot.prompts.pack} has no words for class {missing[0]}.\n"
+                    "Add it to `zero_shot` in a pack of your own (docs/prompts.md)."
+                )
+
+
+@torch.no_grad()
+def zero_shot(config: ZeroShotConfig, problem: Problem) -> Fit:
+    """Score the test split by cosine with each class's text feature, times the learnt scale, in a softmax.
+
+    A class's text feature is the mean of the normalised features of all its prompts, normalised again. (FLAIR does not
+    normalise the mean, so that classes whose prompts agree weigh more.) Labels that may be several are scored each for
+    itself by the sigmoid of the scaled cosine; a threshold of 0.5 means nothing there, the order does.
+
+    `details` has the macro ROC with each single template, which shows how much the wording matters.
+    """
+    folder = run_folder(problem.source)
+    assert folder is not None
+    assert problem.task.prompts is not None
+    net, tokenizer, max_tokens = _load(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device).eval()
+    objective = net.objectives["lg_clip"]
+    assert isinstance(objective, LabelGuidedClip)
+    images = _image_features(net, objective, problem, device)
+    scale = float(objective.log_logit_scale.exp())
+    options = {"padding": True, "truncation": True, "max_length": max_tokens, "return_tensors": "pt"}
+
+    def scores(pack: PromptPack) -> Float[np.ndarray, "images classes"]:
+        source = problem.task.prompts
+        assert source is not None
+        prompts = pack.class_prompts(source.dataset, source.target)
+        texts = torch.stack(
+            [
+                _text_feature(net, objective, tokenizer(prompts[code], **options).to(device))
+                for code in problem.data.classes
+            ]
+        ).cpu()
+        logits = scale * (images @ texts.T)
+        return (logits.sigmoid() if problem.data.kind == "multilabel" else logits.softmax(dim=1)).numpy()
+
+    pack, test = _pack(config), problem.data.test
+    by_template = {
+        template: classification_metrics(scores(replace(pack, templates=(template,))), test.one_hot, problem.data.kind)[
+            "roc"
+        ]
+        for template in pack.templates
+    }
+    return Fit(probabilities=scores(pack), details={"roc_by_template": by_template, "logit_scale": scale})
+
+
+def _pack(config: ZeroShotConfig) -> PromptPack:
+    return config.prompts.applied_to(read_pack(config.prompts.pack))
+
+
+def _load(folder: Path) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
+    """Build a run's network and load its newest checkpoint, every key of it; return its tokenizer and length too."""
+    config = load_config(TrainConfig, str(folder / "config.yaml"), [])
+    path = folder / "checkpoints" / "latest-rank0.pt"
+    weights = read_checkpoint(path)["state"]["model"]
+    model = build_model(config)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{path} is not of the network that {folder}/config.yaml describes:\n{error}") from error
+    return model.net, load_tokenizer(config.text_encoder), config.data.max_tokens
+
+
+def _image_features(
+    net: PretrainNet, objective: LabelGuidedClip, problem: Problem, device: torch.device
+) -> Float[Tensor, "images dim"]:
+    """Return the normalised joint features of the test photographs, in their order."""
+    encoder = net.branch.image_encoder
+    dataset = eval_dataset(problem.photographs["test"], encoder.grid[0] * encoder.patch_size)
+    loader = build_loader(dataset, 64, problem.workers, sampler=range(rank(), len(dataset), world_size()))
+    own = []
+    for batch in loader:
+        tokens = net.branch(net.normalise(batch["image"].to(device)))
+        own.append(objective.image_projection(tokens[:, 1:].mean(dim=1)).float().cpu())
+    width = objective.image_projection.out_features
+    parts = gather_objects(torch.cat(own) if own else torch.empty(0, width))
+    features = torch.empty(len(dataset), width)
+    for index, part in enumerate(parts):
+        features[index :: len(parts)] = part
+    return F.normalize(features, dim=-1)
+
+
+def _text_feature(net: PretrainNet, objective: LabelGuidedClip, tokens: Mapping[str, Tensor]) -> Float[Tensor, " dim"]:
+    assert net.text_encoder is not None
+    text = net.text_encoder(tokens["input_ids"], tokens["attention_mask"])
+    features = F.normalize(objective.text_projection(text).float(), dim=-1)
+    return F.normalize(features.mean(dim=0), dim=-1)

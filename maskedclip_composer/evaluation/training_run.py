@@ -1,0 +1,99 @@
+"""What a pre-training run's folder says of its recipe and of the photographs that it has seen."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, UInt8
+
+from maskedclip_composer.config import TrainConfig
+from maskedclip_composer.config_file import load_config
+
+NEAR = 32
+"""Bits of 256 of the perceptual hash, up to which two photographs are taken for the same (docs/overlap.md)."""
+
+
+_MANIFEST = "manifest.parquet"
+
+
+def training_run(source: str) -> Path | None:
+    """Return the folder of the pre-training run that an encoder's source lies in; None where there is no such run."""
+    if ":" in source:
+        return None
+    path = Path(source)
+    folders = {"latest": path.parent, "encoder.safetensors": path.parent}
+    folder = path.parent.parent if path.suffix == ".pt" else folders.get(path.name, path)
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def recipe(folder: Path) -> dict[str, bool]:
+    """Return which parts of MaskedCLIP a run had."""
+    config = load_config(TrainConfig, str(folder / "config.yaml"), [])
+    objectives = config.objectives
+    return {
+        "mim": objectives.mim is not None,
+        "lg_clip": objectives.lg_clip is not None,
+        "bridge": objectives.lg_clip is not None and config.bridge.depth > 0,
+        "mfd": objectives.mfd is not None,
+    }
+
+
+def num_images(folder: Path) -> dict[str, int | None]:
+    """Return the photographs of each stream of a run, 0 for a stream that it has not; None where nothing says."""
+    path = folder / "data_manifest.json"
+    if not path.is_file():
+        return {"paired": None, "unpaired": None}
+    manifest = json.loads(path.read_text())
+    return {name: int(manifest.get(name, {}).get("samples", 0)) for name in ("paired", "unpaired")}
+
+
+def contaminated(folder: Path, sha256: Sequence[str], phashes: Sequence[bytes]) -> Bool[np.ndarray, " images"] | None:
+    """Tell which photographs a run has trained on: the same file, or one that looks the same.
+
+    Args:
+        folder: The run.
+        sha256: Of the photographs' original files, empty where unknown.
+        phashes: 32 bytes each, empty where unknown.
+
+    Returns:
+        None where the run's shards came without manifests, or no hash of the photographs is known.
+    """
+    manifests = [_stored(path) for path in sorted((folder / "data").glob("*/manifest.parquet"))]
+    if not manifests or not any(sha256):
+        return None
+    seen = pd.concat(manifests)
+    same = np.isin(np.array(sha256), seen["sha256"].to_numpy(dtype=str))
+    known = [np.frombuffer(value, np.uint8) for value in seen["phash"] if value]
+    return same | _looks_known(phashes, np.array(known, dtype=np.uint8).reshape(len(known), -1))
+
+
+def perceptual_hashes(data: str, sha256: Sequence[str]) -> list[bytes]:
+    """Look up the perceptual hashes of photographs in the manifest beside or above their shards; else empty."""
+    folder = Path(data)
+    manifest = next((path for place in (folder, *folder.parents[:2]) if (path := place / _MANIFEST).is_file()), None)
+    if "://" in data or manifest is None:
+        return [b""] * len(sha256)
+    table = pd.read_parquet(manifest, columns=["sha256", "phash"])
+    known = dict(zip(table["sha256"], table["phash"], strict=True))
+    return [known.get(value) or b"" for value in sha256]
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    """Return the photographs that could be trained on; the manifest of a build lists its downstream sets too."""
+    table = pd.read_parquet(path)
+    stored = table["status"] == "stored"
+    if "group" in table:
+        stored &= table["group"] != "downstream"
+    return table.loc[stored & (table["sha256"] != ""), ["sha256", "phash"]]
+
+
+def _looks_known(phashes: Sequence[bytes], seen: UInt8[np.ndarray, "seen bytes"]) -> Bool[np.ndarray, " images"]:
+    result = np.zeros(len(phashes), dtype=bool)
+    if len(seen):
+        for index, phash in enumerate(phashes):  # one at a time: a corpus of a million hashes is 32 MB
+            if phash:
+                bits = np.bitwise_count(seen ^ np.frombuffer(phash, np.uint8)).sum(axis=1)
+                result[index] = bool((bits <= NEAR).any())
+    return result
