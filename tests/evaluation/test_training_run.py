@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from maskedclip_composer.evaluation.training_run import (
+    NEAR,
+    contaminated,
+    num_images,
+    perceptual_hashes,
+    recipe,
+    training_run,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def manifest(path: Path, rows: list[tuple], **more) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows, columns=pd.Index(["status", "sha256", "phash"]))
+    table.assign(**more).to_parquet(path)
+
+
+def flipped(phash: bytes, bits: int) -> bytes:
+    whole = np.unpackbits(np.frombuffer(phash, np.uint8))
+    whole[:bits] ^= 1
+    return np.packbits(whole).tobytes()
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("a: b\n")
+    return tmp_path / "run"
+
+
+HASHES = [np.random.default_rng(seed).bytes(32) for seed in range(4)]
+
+
+def test_the_same_file_and_one_that_looks_the_same_count_and_what_was_not_stored_does_not(run):
+    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0]), ("quarantined", "b", HASHES[1])])
+    manifest(run / "data" / "unpaired" / "manifest.parquet", [("stored", "c", HASHES[2])])
+    sha256 = ["a", "b", "c", "d", "e", ""]
+    phashes = [b"", HASHES[1], b"", flipped(HASHES[2], NEAR), flipped(HASHES[2], NEAR + 1), b""]
+    found = contaminated(run, sha256, phashes)
+    assert found is not None
+    assert found.tolist() == [True, False, True, True, False, False]
+
+
+def test_the_downstream_sets_of_a_build_are_not_trained_on(run):
+    rows = [("stored", "a", HASHES[0]), ("stored", "b", HASHES[1])]
+    manifest(run / "data" / "paired" / "manifest.parquet", rows, group=["paired", "downstream"])
+    found = contaminated(run, ["a", "b"], [b"", b""])
+    assert found is not None
+    assert found.tolist() == [True, False]
+
+
+def test_what_nothing_says_is_unknown(run):
+    assert contaminated(run, ["a"], [b""]) is None
+    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0])])
+    assert contaminated(run, ["", ""], [b"", b""]) is None
+    assert num_images(run) == {"paired": None, "unpaired": None}
+
+
+def test_numbers_of_images(run):
+    (run / "data_manifest.json").write_text(json.dumps({"unpaired": {"samples": 851}, "prompts": {"pack": "x"}}))
+    assert num_images(run) == {"paired": 0, "unpaired": 851}
+
+
+def test_hashes_are_found_beside_the_shards_and_above_a_group(tmp_path):
+    manifest(tmp_path / "manifest.parquet", [("stored", "a", HASHES[0]), ("stored", "b", None)])
+    (tmp_path / "downstream" / "idrid").mkdir(parents=True)
+    assert perceptual_hashes(str(tmp_path / "downstream" / "idrid"), ["a", "b", "c"]) == [HASHES[0], b"", b""]
+    assert perceptual_hashes("s3://bucket/set", ["a"]) == [b""]
+    assert perceptual_hashes(str(tmp_path / "elsewhere" / "far" / "off" / "x"), ["a"]) == [b""]
+
+
+def test_a_run_is_found_from_every_way_to_name_it(run):
+    for source in (run, run / "latest", run / "encoder.safetensors", run / "checkpoints" / "latest-rank0.pt"):
+        assert training_run(str(source)) == run
+    for source in ("random:vit", f"random:{run}", f"timm:{run}", str(run.parent)):
+        assert training_run(source) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("mae", {"mim"}),
+        ("clip", {"lg_clip"}),
+        ("mae_clip", {"mim", "lg_clip"}),
+        ("bridge", {"mim", "lg_clip", "bridge"}),
+        ("maskedclip", {"mim", "lg_clip", "bridge", "mfd"}),
+    ],
+)
+def test_recipes_of_the_ablation(run, name, parts):
+    content = yaml.safe_load((ROOT / "yamls" / "ablation" / f"{name}.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    assert {part for part, present in recipe(run).items() if present} == parts
