@@ -1,6 +1,6 @@
-"""Mistakes that public code for retinal images makes in its metrics: each test shows the mistake and that it is not ours.
+"""Mistakes of public code for retinal images in its metrics: each test shows one, and that it is not ours.
 
-RETFound: `util/misc.py` and `engine_finetune.py` of RETFound_MAE@f5ab012 and RETFound@ae9a9ec. FLAIR: `utils/metrics.py`.
+RETFound as of RETFound_MAE@f5ab012 and RETFound@ae9a9ec; FLAIR as of its `flair/utils/metrics.py`.
 """
 
 import numpy as np

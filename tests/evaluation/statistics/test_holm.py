@@ -25,7 +25,7 @@ def test_equals_the_closed_test_by_bonferroni(p_values):
 def test_a_false_alarm_among_seven_sets_is_as_rare_as_the_level():
     rng = np.random.default_rng(0)
     trials = 4000
-    alarms = sum(min(holm(rng.random(7))) <= 0.05 for _ in range(trials))
+    alarms = sum(min(holm(rng.random(7).tolist())) <= 0.05 for _ in range(trials))
     assert alarms / trials == pytest.approx(0.05, abs=0.012)
 
 
