@@ -74,10 +74,10 @@ def shots(
     """Draw k images of every class, or all where a class has fewer.
 
     The draws of one seed are nested: a larger k holds a smaller one. The classes take turns, the rarest first, until
-    each has k. Each takes, of the patients with the fewest images drawn, the first in the order of `subset`: so
-    patients are not whole here, but none gives a second image to a class while that has images of patients not drawn
-    yet. Where images have one class the numbers are exact; where they have several, a class whose number another has
-    filled along the way does not take its turn, and frequent classes end above k. Images without a label are not drawn.
+    each has k: the first image in the order of `subset` of a patient who gave the class the fewest so far, and of those
+    one who gave the fewest altogether. So patients are not whole here, but none gives a class a second image before all
+    have given one. Where images have one class the numbers are exact; where they have several, a class whose number
+    others have filled does not take its turn, and frequent classes end above k. Images without a label are not drawn.
 
     Args:
         targets: Class of each image, or whether each label is true of it.
@@ -93,18 +93,21 @@ def shots(
     place = _places(seed, names, patients)
     keys = [draw_key(seed, f"image {name}") for name in below_common_folder(names)]
     order = sorted(range(len(names)), key=lambda index: (place[index], keys[index]))
-    having = {number: [index for index in order if one_hot[index, number]] for number in range(one_hot.shape[1])}
-    # Not by number: what a class is called, and so its number, must not change the draw.
-    turns = sorted((having[n] for n in having if having[n]), key=lambda rows: (len(rows), order.index(rows[0])))
+    rank = {index: number for number, index in enumerate(order)}
+    having = [[index for index in order if one_hot[index, label]] for label in range(one_hot.shape[1])]
+    # By size and draw, not by number: what a class is called, and so its number, must not change the draw.
+    key = {label: (len(rows), [rank[index] for index in rows]) for label, rows in enumerate(having) if rows}
+    turns = sorted(key, key=key.__getitem__)
     drawn: set[int] = set()
-    of_patient = np.zeros(place.max(initial=-1) + 1, dtype=np.int64)
+    given = np.zeros((place.max(initial=-1) + 1, one_hot.shape[1]), dtype=np.int64)  # by patient and class
     for wanted in range(1, k + 1):
-        for rows in turns:
-            left = [index for index in rows if index not in drawn]
-            if left and len(rows) - len(left) < wanted:
-                index = min(left, key=lambda index: of_patient[place[index]])  # the first of equals
+        for label in turns:
+            left = [index for index in having[label] if index not in drawn]
+            if left and len(having[label]) - len(left) < wanted:
+                # The first of those that compare equal.
+                index = min(left, key=lambda i: (given[place[i], label], given[place[i]].sum()))
                 drawn.add(index)
-                of_patient[place[index]] += 1
+                given[place[index]] += one_hot[index]
     return np.array(sorted(drawn), dtype=np.int64)
 
 
