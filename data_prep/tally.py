@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED
+from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED, labels_of
 
 SCORES = ("sharpness", "brightness", "clipped", "field")
 MEASURES = (*SCORES, "original_width", "original_height", "bytes")
@@ -70,7 +70,7 @@ class Tally:
             self.patients[dataset].add(hash(record["patient"]))
         self.stored[folder] += 1
         self.eyes[folder][record["eye"] or "unknown"] += 1
-        self.labels[folder].update(label for label in record["text_categories"] or [record["label"]] if label)
+        self.labels[folder].update(labels_of(record))
         if record["label_name"]:
             self.names[folder][record["label"]] = record["label_name"]
         self.texts.update(record["texts"])
