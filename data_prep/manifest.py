@@ -77,7 +77,8 @@ class Row:
         labels: The category of each text, empty where it has none; for a labelled row its one class, for a
             multilabel row every label that is true, sorted.
         kinds: What each text is: `schema.TextKind`.
-        label_name: Category of the one class, where `labels` holds a published code.
+        label_name: Category of the one class, where `labels` holds a published code; of several labels theirs, with
+            `|` between them.
     """
 
     number: int
@@ -193,9 +194,12 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
     textless = _Complaint("have no text", "take the rows out, and convert their images with --kind unpaired")
     unlabelled = _Complaint("have not exactly one label", "fill the column label, or take the rows out")
     several = _Complaint(
-        f"have {BETWEEN!r} in a label", f"give --kind multilabel --separator {BETWEEN!r} for several labels, or rename it"
+        f"have {BETWEEN!r} in a label",
+        f"give --kind multilabel --separator {BETWEEN!r} for several labels, or rename it",
     )
-    none_true = _Complaint("have no label, though the set has one for normal", "fill the column label, or take them out")
+    none_true = _Complaint(
+        "have no label, though the set has one for normal", "fill the column label, or take them out"
+    )
     has_normal = False
     # A table without splits has the split '' only, which is no folder.
     misnamed: dict[str, _Complaint] = {}

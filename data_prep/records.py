@@ -31,7 +31,7 @@ SCHEMA = pyarrow.schema(
         ("eye", _text),
         ("visit", _text),
         ("label", _text),  # published code of the one class; all labels of a multilabel record, see `join_labels`
-        ("label_name", _text),  # category of the one class
+        ("label_name", _text),  # its category, or theirs in the order of the labels
         ("texts", _texts),
         ("text_categories", _texts),  # of each text; empty where it has none
         ("text_kinds", _texts),  # of each text: category, finding or sentence
