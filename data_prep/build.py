@@ -27,14 +27,13 @@ from data_prep.prepare import about, rows_of, with_template
 from data_prep.readers.catalogue import find
 from data_prep.readers.dataset import Dataset
 from data_prep.readers.read import Reading, read
+from data_prep.readers.target import evaluation_kind
 from data_prep.split import divide_set
 from data_prep.tally import Tally
 from data_prep.writer import REPORT, Workplace, check_destination, link
 from maskedclip_composer.config_file import load_config
-from maskedclip_composer.data.schema import Kind
 from maskedclip_composer.errors import UserError
 
-_KINDS: dict[Group, Kind] = {"downstream": "labelled", "paired": "paired", "unpaired": "unpaired"}
 CONTAMINATION = "contamination.csv"
 
 
@@ -110,7 +109,8 @@ def _read_all(config: BuildConfig) -> list[_Source]:
             absent.append(f"{group}.{name}: no folder {root}; get it from {dataset.source}")
             continue
         try:
-            reading = read(dataset, root.resolve(), chosen.target, _KINDS[group])
+            kind = evaluation_kind(dataset, chosen.target) if group == "downstream" else group
+            reading = read(dataset, root.resolve(), chosen.target, kind)
             if group == "downstream":
                 division = dataset.division
                 reading = divide_set(dataset, reading, root.resolve(), chosen.target, division, config.seed)

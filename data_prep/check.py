@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.folders import require_folder
-from data_prep.records import BUILD_SCHEMA, CONTAMINATED, DUPLICATE, NAME, SCHEMA, STATUSES, STORED
+from data_prep.records import BUILD_SCHEMA, CONTAMINATED, DUPLICATE, NAME, SCHEMA, STATUSES, STORED, labels_of
 from data_prep.remote import fetch, is_remote, join, list_objects
 from data_prep.writer import REPORT
 from maskedclip_composer.errors import UserError
@@ -240,8 +240,7 @@ def _check_counts(place: _Place, below: str, counts: dict[str, int], hashes: dic
                     if not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
                         yield f"{below}{NAME}: position {row['position']} has no sha256; convert again"
                     of_folder.append(row["sha256"])
-                    found = row["text_categories"] or [row["label"]]
-                    labels.setdefault(row["folder"], Counter()).update(label for label in found if label)
+                    labels.setdefault(row["folder"], Counter()).update(labels_of(row))
     except (pyarrow.ArrowException, OSError) as error:
         yield f"{below}{NAME}: is not readable Parquet: {error}; copy it again, or convert again"
         return

@@ -9,9 +9,11 @@ from typing import Any, get_args
 
 from data_prep.folders import path_below, walk_images
 from data_prep.readers.texts import canonical
+from data_prep.readers.vocabulary import NORMAL
+from data_prep.records import BETWEEN
 from data_prep.remote import key_below, list_images
 from data_prep.tables import TableStream, cell_text, cell_texts, stream_table
-from maskedclip_composer.data.schema import Kind, TextKind
+from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind, TextKind
 from maskedclip_composer.errors import UserError
 
 COLUMNS = ("image", "text", "text_kind", "label", "patient", "eye", "visit", "split", "dataset", "licence")
@@ -27,7 +29,8 @@ class Source:
     Attributes:
         table: A table with the columns of `COLUMNS`, only `image` required; None takes every image below `images`.
         images: Resolved folder, or URL of an object store, that all images lie below.
-        kind: `auto` means paired where there are texts, labelled where there is a label, otherwise unpaired.
+        kind: `auto` means paired where there are texts, labelled where there is a label, otherwise unpaired; it never
+            means multilabel, where the column `label` holds every label that is true.
         separator: Between the texts (or labels) of one cell; None where a cell is one text.
         template: Makes the texts from the labels, `{label}` standing for one.
         label_from_text: Makes every text its own category.
@@ -71,9 +74,11 @@ class Row:
         number: Row of the table, as `Table.numbers` counts; position in the sorted list for a bare folder.
         image: Path below the image root.
         texts: What is true of the image.
-        labels: The category of each text, empty where it has none; for a labelled row its one class.
+        labels: The category of each text, empty where it has none; for a labelled row its one class, for a
+            multilabel row every label that is true, sorted.
         kinds: What each text is: `schema.TextKind`.
-        label_name: Category of the one class, where `labels` holds a published code.
+        label_name: Category of the one class, where `labels` holds a published code; of several labels theirs, with
+            `|` between them.
     """
 
     number: int
@@ -156,12 +161,12 @@ def _kind(source: Source, table: TableStream, names: dict[str, str]) -> Kind:
             f"table {table.path}: paired rows need a column text, found {', '.join(table.columns)}; "
             "add it, or make texts from a column label with --template or --text-from-label"
         )
-    if kind == "labelled" and "label" not in names:
-        raise UserError(f"table {table.path}: labelled rows need a column label, found {', '.join(table.columns)}")
+    if kind in EVALUATION_KINDS and "label" not in names:
+        raise UserError(f"table {table.path}: {kind} rows need a column label, found {', '.join(table.columns)}")
     option = maker or ("--label-from-text" if source.label_from_text else "")
     if kind != "paired" and option:
         raise UserError(f"{option} is for paired rows, these are {kind}; leave it out, or give --kind paired")
-    assert kind in ("paired", "unpaired", "labelled")
+    assert kind in ("paired", "unpaired", "labelled", "multilabel")
     return kind
 
 
@@ -188,12 +193,20 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
     nameless = _Complaint("name no image", "fill the column image, or take the rows out")
     textless = _Complaint("have no text", "take the rows out, and convert their images with --kind unpaired")
     unlabelled = _Complaint("have not exactly one label", "fill the column label, or take the rows out")
+    several = _Complaint(
+        f"have {BETWEEN!r} in a label",
+        f"give --kind multilabel --separator {BETWEEN!r} for several labels, or rename it",
+    )
+    none_true = _Complaint(
+        "have no label, though the set has one for normal", "fill the column label, or take them out"
+    )
+    has_normal = False
     # A table without splits has the split '' only, which is no folder.
     misnamed: dict[str, _Complaint] = {}
     splits: set[str] = set()
     for number, cells in table.rows:
         row = {column: cells.get(name) for column, name in names.items()}
-        labels = cell_texts(row.get("label"), source.separator if kind == "paired" else None)
+        labels = cell_texts(row.get("label"), source.separator if kind in ("paired", "multilabel") else None)
         texts = _texts(source, row.get("text"), labels) if kind == "paired" else []
         if not cell_text(row.get("image")):
             nameless.add(number)
@@ -201,7 +214,12 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
             textless.add(number)
         elif kind == "labelled" and len(labels) != 1:
             unlabelled.add(number)
+        elif kind in EVALUATION_KINDS and any(BETWEEN in label for label in labels):
+            several.add(number)
         else:
+            if kind == "multilabel" and not labels:
+                none_true.add(number)
+            has_normal = has_normal or (kind == "multilabel" and NORMAL in map(canonical, labels))
             split = cell_text(row.get("split"))
             splits.add(split)
             if not _SPLIT.fullmatch(split):
@@ -209,7 +227,11 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
                 complaint = _Complaint(f"have split {split!r}, which cannot name a folder", remedy)
                 misnamed.setdefault(split, complaint).add(number)
             yield _row(source, f"table {table.path}: row {number}", number, kind, row, texts, labels)
-    for complaint in (nameless, textless, unlabelled, *(misnamed.values() if splits != {""} else ())):
+    for complaint in (
+        *(nameless, textless, unlabelled, several),
+        *([none_true] if has_normal else []),
+        *(misnamed.values() if splits != {""} else ()),
+    ):
         complaint.settle(table)
 
 
@@ -228,7 +250,7 @@ def _row(
         number=number,
         image=image,
         texts=tuple(text for text, _, _ in paired),
-        labels=tuple(label for _, label, _ in paired) if kind == "paired" else tuple(labels[:1]),
+        labels=tuple(label for _, label, _ in paired) if kind == "paired" else _labels(kind, labels),
         kinds=tuple(text_kind for _, _, text_kind in paired),
         patient=cell_text(row.get("patient")),
         eye=EYES[eye],
@@ -237,6 +259,10 @@ def _row(
         dataset=cell_text(row.get("dataset")) or source.dataset or source.name,
         licence=cell_text(row.get("licence")) or source.licence,
     )
+
+
+def _labels(kind: Kind, labels: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(labels))) if kind == "multilabel" else tuple(labels[:1])
 
 
 def _texts(source: Source, cell: Any, labels: list[str]) -> list[str]:

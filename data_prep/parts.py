@@ -91,4 +91,6 @@ def _sample(kind: Kind, row: Row, photograph: Photograph) -> dict[str, Any]:
         sample |= {"texts": list(row.texts), "labels": list(row.labels), "text_kinds": list(row.kinds)}
     elif kind == "labelled":
         sample["label"] = row.labels[0]
+    elif kind == "multilabel":
+        sample["labels"] = list(row.labels)
     return sample

@@ -8,21 +8,24 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from data_prep.aside import write_text
 from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.folders import require_folder
 from data_prep.ledger import Rejected
 from data_prep.manifest import Row
+from data_prep.patients import only_patients
 from data_prep.readers.catalogue import DATASETS, find
 from data_prep.readers.dataset import Dataset
 from data_prep.readers.layout import layout, missing
-from data_prep.readers.read import Reading, choose_target, read
+from data_prep.readers.read import Reading, read
+from data_prep.readers.target import choose_target, target_name
 from data_prep.readers.tree import Tree
-from data_prep.records import LEFT_OUT
-from data_prep.split import add_division_options, divided, given_options, target_name
+from data_prep.records import BETWEEN, LEFT_OUT
+from data_prep.split import add_division_options, divided, given_options
 from data_prep.split_index import apply_index
+from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind
 from maskedclip_composer.errors import UserError
 
 LEFT_OUT_CSV = "left_out.csv"
@@ -64,9 +67,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data set as released")
     parser.add_argument("--expect", action="store_true", help="only show the layout, and what --root lacks of it")
     parser.add_argument("--manifest", type=Path, metavar="FILE.csv", help="write the table of rows; needs no --out")
-    parser.add_argument("--kind", choices=("paired", "unpaired", "labelled"), help="default: what the set is used for")
-    parser.add_argument("--target", help="which of its labels (default: the first; --expect shows them)")
+    parser.add_argument("--kind", choices=get_args(Kind), help="default: what the set is used for")
+    parser.add_argument("--target", help="which of its labels (default: the first that fits; --expect shows them)")
     parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
+    parser.add_argument(
+        "--patients", type=Path, metavar="FILE", help="take only these patients, one a line, and leave the others out"
+    )
     parser.add_argument(
         "--split-file",
         type=Path,
@@ -92,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if args.template is not None and "{label}" not in args.template:
         raise UserError(f"--template {args.template!r} has no {{label}}; write 'A fundus photograph of {{label}}'")
     root = require_folder(args.root, "--root")
-    reading = read(dataset, root, args.target, args.kind)
-    reading = _divided(dataset, reading, root, args)
+    reading = _divided(dataset, read(dataset, root, args.target, args.kind), root, args)
     if args.template is not None:
         reading = with_template(reading, args.template)
     print(_account(dataset, reading))
@@ -113,24 +118,24 @@ def run(args: argparse.Namespace) -> int:
         dataset=dataset.name,
         licence=dataset.licence,
         # An official split is for evaluation: a stream of pre-training reads one folder.
-        by_split=reading.kind == "labelled",
+        by_split=reading.kind in EVALUATION_KINDS,
         about=about(dataset, reading, args.target),
     )
 
 
 def rows_of(dataset: Dataset, reading: Reading, target: str | None) -> Iterator[Row | Rejected]:
     """Yield the rows of a reading with what their data set says of all of them, then what was left out."""
-    chosen = choose_target(dataset, target)
+    chosen = choose_target(dataset, target, reading.kind)
     names = (chosen.classes if chosen else None) or {}
-    for row, code in zip(reading.rows, reading.codes, strict=True):
-        yield replace(row, licence=dataset.licence, label_name=names.get(code, ""))
+    for row, codes in zip(reading.rows, reading.labels, strict=True):
+        yield replace(row, licence=dataset.licence, label_name=BETWEEN.join(names.get(code, "") for code in codes))
     for image, reason in reading.left_out:
         yield Rejected(number=0, image=image, status=LEFT_OUT, reason=reason)
 
 
 def about(dataset: Dataset, reading: Reading, target: str | None) -> dict[str, Any]:
     """Say where a data set comes from and what its labels mean, for report and data card."""
-    chosen = choose_target(dataset, target)
+    chosen = choose_target(dataset, target, reading.kind)
     return {
         "name": dataset.name,
         "title": dataset.title,
@@ -150,7 +155,8 @@ def _expect(dataset: Dataset, root: Path | None) -> int:
     if dataset.citation:
         print(f"cite: {dataset.citation}")
     if dataset.targets:
-        print(f"targets: {', '.join(dataset.targets)}")
+        said = [name + " (--kind multilabel)" * target.several for name, target in dataset.targets.items()]
+        print(f"targets: {', '.join(said)}")
     for trap in dataset.traps:
         print(f"note: {trap}")
     tree = None if root is None else Tree(require_folder(root, "--root"))
@@ -163,8 +169,11 @@ def _expect(dataset: Dataset, root: Path | None) -> int:
 
 
 def _divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Namespace) -> Reading:
+    """Take the chosen patients of a reading, and divide those that are for evaluation."""
     given = given_options(args) + ["--split-file"] * (args.split_file is not None)
-    if reading.kind != "labelled":
+    if args.patients is not None and args.split_file is None:
+        reading = only_patients(reading, args.patients)
+    if reading.kind not in EVALUATION_KINDS:
         if given:
             raise UserError(
                 f"{given[0]} is for labelled records, these are {reading.kind}; leave it out, or --kind labelled"
@@ -174,7 +183,10 @@ def _divided(dataset: Dataset, reading: Reading, root: Path, args: argparse.Name
         return divided(dataset, reading, root, args)
     if len(given) > 1:
         raise UserError(f"{given[0]}: --split-file divides already; leave one of them out")
-    return apply_index(reading, dataset, target_name(dataset, args.target), args.split_file, root)
+    target = target_name(dataset, args.target, reading.kind)
+    reading = apply_index(reading, dataset, target, args.split_file, root)
+    # Only now: an index names photographs of all its patients.
+    return reading if args.patients is None else only_patients(reading, args.patients)
 
 
 def with_template(reading: Reading, template: str) -> Reading:
@@ -212,8 +224,8 @@ def manifest_csv(reading: Reading) -> str:
 
     The official split of records that are not for evaluation goes to `official_split`, which that command passes over.
     """
-    separator = _separator(reading.rows)
-    split = "split" if reading.kind == "labelled" else "official_split"
+    separator = _separator(reading)
+    split = "split" if reading.kind in EVALUATION_KINDS else "official_split"
     columns = [
         "image",
         *(["text", "text_kind"] if reading.kind == "paired" else []),
@@ -238,7 +250,10 @@ def manifest_csv(reading: Reading) -> str:
     return buffer.getvalue()
 
 
-def _separator(rows: list[Row]) -> str:
+def _separator(reading: Reading) -> str:
+    rows = reading.rows
+    if reading.kind == "multilabel":
+        return BETWEEN
     if max((len(row.texts) for row in rows), default=0) <= 1:
         return ""
     used = "".join(text for row in rows for text in (*row.texts, *row.labels))
@@ -256,6 +271,6 @@ def _left_out_csv(reading: Reading) -> str:
 def _next_command(dataset: Dataset, reading: Reading, args: argparse.Namespace) -> str:
     command = ["python", "-m", "data_prep", "manifest", "--csv", str(args.manifest), "--images", str(args.root)]
     command += ["--kind", reading.kind]
-    separator = _separator(reading.rows)
+    separator = _separator(reading)
     command += ["--separator", separator] * bool(separator) + ["--no-crop"] * dataset.cropped
     return f"{shlex.join(command)} --out DIR"

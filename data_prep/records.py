@@ -1,5 +1,8 @@
 """What is known of every photograph of a set, stored or not: the columns of `manifest.parquet` beside the shards."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import pyarrow
 
 NAME = "manifest.parquet"
@@ -27,8 +30,8 @@ SCHEMA = pyarrow.schema(
         ("patient", _text),  # empty where unknown, here and below
         ("eye", _text),
         ("visit", _text),
-        ("label", _text),  # published code of the one class
-        ("label_name", _text),  # its category
+        ("label", _text),  # published code of the one class; all labels of a multilabel record, see `join_labels`
+        ("label_name", _text),  # its category, or theirs in the order of the labels
         ("texts", _texts),
         ("text_categories", _texts),  # of each text; empty where it has none
         ("text_kinds", _texts),  # of each text: category, finding or sentence
@@ -49,6 +52,25 @@ SCHEMA = pyarrow.schema(
         ("field", _share),
     ]
 )
+
+BETWEEN = "|"
+"""Stands between several labels that are one text; no label holds it."""
+
+
+def join_labels(labels: Iterable[str]) -> str:
+    """Write labels as one text, the same for every order of them."""
+    return BETWEEN.join(sorted(set(labels)))
+
+
+def split_labels(text: str) -> tuple[str, ...]:
+    """Undo `join_labels`."""
+    return tuple(label for label in text.split(BETWEEN) if label)
+
+
+def labels_of(record: Mapping[str, Any]) -> list[str]:
+    """Return what a record of `SCHEMA` is counted under: the categories of its texts, or its labels."""
+    return [label for label in record["text_categories"] if label] or list(split_labels(record["label"]))
+
 
 BUILD_SCHEMA = pyarrow.schema([("group", _text), ("set", _text), *SCHEMA])
 """Of the one manifest of a build; `folder` starts at its root, such as downstream/idrid/train."""

@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED
+from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED, join_labels
 from data_prep.tally import Tally, ordered
 from maskedclip_composer.data.schema import Kind
 
@@ -66,7 +66,7 @@ def _record(row: Row, outcome: Outcome) -> dict[str, Any]:
         "patient": row.patient,
         "eye": row.eye,
         "visit": row.visit,
-        "label": "" if paired or not row.labels else row.labels[0],
+        "label": "" if paired else join_labels(row.labels),
         "label_name": row.label_name,
         "texts": row.texts,
         "text_categories": row.labels if paired else (),

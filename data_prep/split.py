@@ -12,6 +12,7 @@ from data_prep.readers.catalogue import find
 from data_prep.readers.dataset import Dataset, Division
 from data_prep.readers.division import PARTS, divide
 from data_prep.readers.read import Reading, read
+from data_prep.readers.target import evaluation_kind, target_name
 from data_prep.split_index import index_csv, index_json, index_name
 from maskedclip_composer.errors import UserError
 
@@ -60,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if args.draws < 0:
         raise UserError(f"--draws {args.draws}: give a number from 0")
     root = require_folder(args.root, "--root")
-    whole = read(dataset, root, args.target, "labelled")
+    kind = evaluation_kind(dataset, args.target)
+    whole = read(dataset, root, args.target, kind)
     reading = divided(dataset, whole, root, args)
-    target = target_name(dataset, args.target)
+    target = target_name(dataset, args.target, kind)
     table = index_csv(reading, args.draws, root if args.hash else None)
     path = args.out / f"{index_name(dataset, target)}.csv"
     write_text(path, table)
@@ -73,13 +75,10 @@ def run(args: argparse.Namespace) -> int:
     counts = Counter(row.split for row in reading.rows)
     print("\n".join(reading.notes))
     print(f"{', '.join(f'{name} {counts[name]}' for name in PARTS)} written to {path}")
-    print(f"next: python -m data_prep prepare {dataset.name} --root {args.root} --split-file {path} --out DIR")
+    options = f" --kind {kind}" * (kind != dataset.kind) + f" --target {target}" * (args.target is not None)
+    where = f"--root {args.root} --split-file {path}"
+    print(f"next: python -m data_prep prepare {dataset.name}{options} {where} --out DIR")
     return 0
-
-
-def target_name(dataset: Dataset, target: str | None) -> str:
-    """Return the name of the labelling that `read` takes for `target`."""
-    return target or next(iter(dataset.targets))
 
 
 def given_options(args: argparse.Namespace) -> list[str]:
@@ -112,8 +111,12 @@ def divide_set(
     dataset: Dataset, reading: Reading, root: Path, target: str | None, division: Division, seed: int
 ) -> Reading:
     """Divide labelled rows; identical photographs are compared in all labellings of the set."""
-    chosen = target_name(dataset, target)
-    others = {name: _codes(read(dataset, root, name, "labelled")) for name in dataset.targets if name != chosen}
+    chosen = target_name(dataset, target, reading.kind)
+    others = {
+        name: _codes(read(dataset, root, name, of_set.kind))
+        for name, of_set in dataset.targets.items()
+        if name != chosen
+    }
     return divide(reading, root, division, seed, others)
 
 

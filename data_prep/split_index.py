@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from data_prep.readers.dataset import Dataset
 from data_prep.readers.division import PARTS
@@ -29,8 +30,9 @@ def index_name(dataset: Dataset, target: str) -> str:
 def index_csv(reading: Reading, draws: int, root: Path | None = None) -> str:
     """Write the divided `reading` as a table, sorted by image.
 
-    Images are named below the folder that all have in common. `fraction_K` is the smallest label fraction that holds a
-    training photograph in draw K: those that `evaluate.py` takes with this fraction and the seed K.
+    Images are named below the folder that all have in common. Several labels of one stand in its cell with `|` between
+    them. `fraction_K` is the smallest label fraction that holds a training photograph in draw K: those that
+    `evaluate.py` takes with this fraction and the seed K.
 
     Args:
         reading: Labelled rows with their splits.
@@ -42,7 +44,7 @@ def index_csv(reading: Reading, draws: int, root: Path | None = None) -> str:
     fractions = [f"fraction_{draw}" for draw in range(draws)]
     held: dict[int, list[str]] = defaultdict(lambda: [""] * draws)
     if train and draws:
-        targets = np.unique([reading.codes[index] for index in train], return_inverse=True)[1]
+        targets = _one_hot([reading.labels[index] for index in train])
         names = [rows[index].image for index in train]
         patients = [patient_key(rows[index].dataset, rows[index].patient) for index in train]
         found = [smallest_fractions(targets, draw, names=names, patients=patients) for draw in range(draws)]
@@ -63,8 +65,8 @@ def index_json(
 ) -> str:
     """Describe the index whose CSV is the text `table`; `notes` are those of the division."""
     counts = {name: Counter[str]() for name in PARTS}
-    for row, code in zip(reading.rows, reading.codes, strict=True):
-        counts[row.split][code] += 1
+    for row, labels in zip(reading.rows, reading.labels, strict=True):
+        counts[row.split].update(labels)
     about = {
         "dataset": dataset.name,
         "title": dataset.title,
@@ -132,6 +134,11 @@ def apply_index(reading: Reading, dataset: Dataset, target: str, path: Path, roo
         left_out=[*reading.left_out, *((image, f"is not in {path.name}") for image in rest)],
         notes=[*reading.notes, f"division: {path.name}"],
     )
+
+
+def _one_hot(labels: list[tuple[str, ...]]) -> Bool[np.ndarray, "images classes"]:
+    classes = sorted({label for of_row in labels for label in of_row})
+    return np.array([[label in of_row for label in classes] for of_row in labels], dtype=bool)
 
 
 def _check_description(path: Path, dataset: Dataset, target: str) -> None:

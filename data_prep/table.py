@@ -36,9 +36,14 @@ def add_parser(subparsers: Any) -> None:
         help="folder or s3://... that the image paths start from (default: the table's)",
     )
     parser.add_argument(
-        "--kind", choices=("auto", "paired", "unpaired", "labelled"), default="auto", help="default: by the columns"
+        "--kind",
+        choices=("auto", "paired", "unpaired", "labelled", "multilabel"),
+        default="auto",
+        help="default: by the columns; multilabel, every label that is true of an image, has to be said",
     )
-    parser.add_argument("--separator", metavar="TEXT", help="between the texts of one cell (default: a cell is one)")
+    parser.add_argument(
+        "--separator", metavar="TEXT", help="between the texts or labels of one cell (default: a cell is one)"
+    )
     parser.add_argument("--template", help="make texts from labels: 'A fundus photograph of {label}'")
     parser.add_argument(
         "--text-from-label", action="store_true", help="take labels as texts, to be worded when training (data.prompts)"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED
+from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED, labels_of, split_labels
 
 SCORES = ("sharpness", "brightness", "clipped", "field")
 MEASURES = (*SCORES, "original_width", "original_height", "bytes")
@@ -70,9 +70,8 @@ class Tally:
             self.patients[dataset].add(hash(record["patient"]))
         self.stored[folder] += 1
         self.eyes[folder][record["eye"] or "unknown"] += 1
-        self.labels[folder].update(label for label in record["text_categories"] or [record["label"]] if label)
-        if record["label_name"]:
-            self.names[folder][record["label"]] = record["label_name"]
+        self.labels[folder].update(labels_of(record))
+        self.names[folder].update(zip(split_labels(record["label"]), split_labels(record["label_name"]), strict=False))
         self.texts.update(record["texts"])
         self.kinds.update(record["text_kinds"])
         for name, values in self.measures.items():

@@ -23,12 +23,14 @@ class Entry:
     Attributes:
         image: Name or path of the photograph, suffix optional.
         label: Published code.
+        labels: Published codes that are all true, where the target has `several`.
         texts: What is said of it, in words.
         left_out: Why the photograph is of no use.
     """
 
     image: str
     label: str = ""
+    labels: tuple[str, ...] = ()
     patient: str = ""
     eye: str = ""
     split: str = ""
@@ -115,12 +117,20 @@ class Target:
         columns: Of the sheet; empty where the group `label` of `Part.pattern` is the code.
         left_out: Codes of photographs that are of no use, and why.
         counts: Photographs of each code as published.
+        several: Whether any number of the codes is true of a photograph: `Sheet.entries` gives them, and multilabel
+            records are made of it.
     """
 
     classes: Mapping[str, str] | None
     columns: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    several: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Records for evaluation that are made of it."""
+        return "multilabel" if self.several else "labelled"
 
 
 @dataclass(frozen=True, kw_only=True)

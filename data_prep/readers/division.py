@@ -20,7 +20,7 @@ class _Unit:
 
     Attributes:
         members: Rows.
-        codes: Labels of them.
+        codes: Labels of them; empty text where a photograph has none.
         twins: Whether some of them are byte-identical with others: such units stay in `train`, and so together.
     """
 
@@ -38,10 +38,10 @@ def divide(
 ) -> Reading:
     """Draw the parts that the official split lacks from its training set, or from everything where there is none.
 
-    Every class gives the same share and, where three patients have it, is in every part; patients stay whole.
-    Photographs that are byte-identical to one of an official test set are left out of training. Those that are
-    identical to each other stay in `train`, so that none is counted twice and none validates another. The draw depends
-    on the names of the photographs, not on their order.
+    Every class, or label where photographs have several, gives the same share and, where three patients have it, is in
+    every part; patients stay whole. Photographs that are byte-identical to one of an official test set are left out of
+    training. Those that are identical to each other stay in `train`, so that none is counted twice and none validates
+    another. The draw depends on the names of the photographs, not on their order.
 
     Args:
         reading: Labelled rows.
@@ -51,7 +51,7 @@ def divide(
         others: Other labellings of the same photographs, name -> image -> code: identical photographs are compared in
             these too.
     """
-    rows, codes = reading.rows, reading.codes
+    rows, codes, labels = reading.rows, reading.codes, reading.labels
     groups = _identical(rows, root)
     leaked = {
         index: rows[test].image
@@ -69,7 +69,7 @@ def divide(
         if share and name not in official and pool
     }
     splits = [row.split or "train" for row in rows]
-    units = _units(pool, rows, codes, groups, seed)
+    units = _units(pool, rows, labels, groups, seed)
     for unit, part in zip(units, _draw(units, shares), strict=True):
         for index in unit.members:
             splits[index] = part
@@ -78,7 +78,7 @@ def divide(
         *_identical_notes(groups, rows, codes, others or {}),
         *_patients_across(rows, splits, kept),
         f"division: {describe(official, division, seed)}",
-        *_absent(codes, splits, pool, shares),
+        *_absent(labels, splits, pool, shares),
     ]
     return replace(
         reading,
@@ -117,7 +117,9 @@ def _identical(rows: list[Row], root: Path) -> list[list[int]]:
     return sorted(group for group in by_content.values() if len(group) > 1)
 
 
-def _units(pool: list[int], rows: list[Row], codes: list[str], groups: list[list[int]], seed: int) -> list[_Unit]:
+def _units(
+    pool: list[int], rows: list[Row], labels: list[tuple[str, ...]], groups: list[list[int]], seed: int
+) -> list[_Unit]:
     """Join the photographs of each patient; in the order of the draw."""
     names = below_common_folder([row.image for row in rows])
     joined: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -128,7 +130,7 @@ def _units(pool: list[int], rows: list[Row], codes: list[str], groups: list[list
     return [
         _Unit(
             members=tuple(members),
-            codes=frozenset(codes[index] for index in members),
+            codes=frozenset(label for index in members for label in labels[index] or ("",)),
             twins=not twins.isdisjoint(members),
         )
         for members in sorted(joined.values(), key=lambda unit: draw_key(seed, min(names[index] for index in unit)))
@@ -202,11 +204,13 @@ def _patients_across(rows: list[Row], splits: list[str], kept: list[int]) -> lis
     return [f"WARNING: the official split has {len(across)} patients in several parts, such as {across[0]}"]
 
 
-def _absent(codes: list[str], splits: list[str], pool: list[int], shares: Mapping[str, float]) -> list[str]:
-    number = Counter(codes[index] for index in pool)
+def _absent(
+    labels: list[tuple[str, ...]], splits: list[str], pool: list[int], shares: Mapping[str, float]
+) -> list[str]:
+    number = Counter(label for index in pool for label in labels[index])
     notes = []
     for name in ("train", *shares) if shares else ():
-        found = {codes[index] for index in pool if splits[index] == name}
+        found = {label for index in pool if splits[index] == name for label in labels[index]}
         absent = [f"{code} ({number[code]} in all)" for code in sorted(set(number) - found)]
         if absent:
             notes.append(f"WARNING: {name} has no photograph of {', '.join(absent)}: too few to divide")

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
+from data_prep.readers.odir_labels import ODIR_LABELS, odir_labels
 from data_prep.readers.texts import finding
 from data_prep.readers.vocabulary import GLAUCOMA, NO_GLAUCOMA, RETINOPATHY
 from data_prep.tables import cell_text
@@ -96,6 +97,7 @@ def _eye(cell: Cell, eye: str, image: str) -> Entry:
         image=image,
         patient=cell_text(cell("ID")),
         eye=eye.lower(),
+        labels=odir_labels(texts),
         texts=tuple(finding(text) for text in texts),
         left_out=reason,
     )
@@ -129,6 +131,8 @@ ODIR5K = Dataset(
             pattern=r"^(?P<patient>\d+)_(?P<eye>left|right)",
         ),
     ),
+    # Only on demand, with --kind multilabel: the pairs are made of the keywords themselves.
+    targets={"disease": Target(classes=ODIR_LABELS, several=True)},
     traps=("ODIR200x3, a common test set, is part of it", "keywords about the photograph itself are no texts"),
 )
 

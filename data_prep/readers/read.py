@@ -11,8 +11,10 @@ from data_prep.manifest import EYES, Row
 from data_prep.readers.dataset import Dataset, Entry, Part, Target
 from data_prep.readers.layout import layout, missing
 from data_prep.readers.sheets import corrected_labels, entries_of, has_column, partners, stem
-from data_prep.readers.texts import class_name
+from data_prep.readers.target import choose_target, judge, published_codes
+from data_prep.readers.texts import Text, class_name
 from data_prep.readers.tree import Lookup, Tree
+from data_prep.records import split_labels
 from data_prep.tables import read_table
 from maskedclip_composer.data.schema import Kind
 from maskedclip_composer.errors import UserError
@@ -27,7 +29,7 @@ class Reading:
     Attributes:
         kind: Of its rows.
         rows: Photographs in the order of the sheets; `number` is the row of the sheet, or the place in the folder.
-        codes: For each row the published code of its label, empty where it has none.
+        codes: For each row the published code of its label, empty where it has none; several as `join_labels` writes.
         left_out: (photograph or sheet entry, reason) of what did not become a row.
         notes: Other things to know, one line each.
     """
@@ -37,6 +39,13 @@ class Reading:
     codes: list[str]
     left_out: list[tuple[str, str]]
     notes: list[str]
+
+    @property
+    def labels(self) -> list[tuple[str, ...]]:
+        """For each row the codes that are true of it."""
+        if self.kind == "multilabel":
+            return [split_labels(code) for code in self.codes]
+        return [(code,) for code in self.codes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +63,14 @@ def read(dataset: Dataset, root: Path, target: str | None = None, kind: Kind | N
     Args:
         dataset: What it is.
         root: Where it is.
-        target: Which of its labellings; None takes the first.
+        target: Which of its labellings; None takes the first that fits the kind.
         kind: Records to make; None takes the data set's own.
 
     Raises:
         UserError: A folder, sheet or column is missing, nothing fits, or the data set has no such target or kind.
     """
-    labelling = choose_target(dataset, target)
     kind = kind or dataset.kind
-    if kind == "labelled" and labelling is None:
-        raise UserError(f"{dataset.name} has no labels; leave --kind out, or give another one")
+    labelling = choose_target(dataset, target, kind)
     tree = Tree(root)
     absent = missing(dataset, tree)
     if absent:
@@ -90,16 +97,6 @@ def read(dataset: Dataset, root: Path, target: str | None = None, kind: Kind | N
         notes.append(f"missing: {len(gone)} photographs, the first is {gone[0]}; the set is at {dataset.source}")
     notes += _unexpected_counts(dataset, labelling, len(found), codes)
     return Reading(kind=kind, rows=rows, codes=codes, left_out=left_out, notes=notes)
-
-
-def choose_target(dataset: Dataset, target: str | None) -> Target | None:
-    """Return the labelling of that name, the first for None; None where the set has no labels."""
-    if target is None:
-        return next(iter(dataset.targets.values()), None)
-    if target not in dataset.targets:
-        known = ", ".join(dataset.targets) or "none"
-        raise UserError(f"--target {target}: {dataset.name} has no such target; it has {known}")
-    return dataset.targets[target]
 
 
 def _read_part(
@@ -192,15 +189,16 @@ def _rows(
 ) -> tuple[list[Row], list[str]]:
     rows, codes = [], []
     first: dict[str, _Found] = {}
-    published = _published(target)
+    published = published_codes(target)
     for item in found:
         entry = item.entry
-        code, category, reason = _judge(entry, target, published, kind)
+        code, category, reason = judge(entry, target, published, kind)
         eye = EYES.get(entry.eye.lower())
         texts = entry.texts or ((class_name(category),) if category else ())
         earlier = first.get(item.image)
         if earlier is not None:
-            other = " with another label" if earlier.entry.label != entry.label else ""
+            same = (earlier.entry.label, earlier.entry.labels) == (entry.label, entry.labels)
+            other = "" if same else " with another label"
             reason = f"repeats the photograph of row {earlier.number}{other}"
         elif not reason and eye is None:
             reason = f"eye {entry.eye!r} is neither left nor right"
@@ -220,7 +218,7 @@ def _rows(
                 number=item.number,
                 image=image,
                 texts=tuple(said.text for said in chosen),
-                labels=tuple(said.category for said in chosen) if kind == "paired" else (code,) if code else (),
+                labels=_labels(kind, chosen, code),
                 kinds=tuple(said.kind for said in chosen),
                 patient=entry.patient,
                 eye=eye or "",
@@ -232,32 +230,10 @@ def _rows(
     return rows, codes
 
 
-def _published(target: Target | None) -> dict[str, tuple[str, str]]:
-    """Map each code, in lower case, to the code that stands for its category, and the category."""
-    if target is None or target.classes is None:
-        return {}
-    stands: dict[str, str] = {}
-    for code, category in target.classes.items():
-        stands.setdefault(category, code)
-    return {code.casefold(): (stands[category], category) for code, category in target.classes.items()}
-
-
-def _judge(
-    entry: Entry, target: Target | None, published: dict[str, tuple[str, str]], kind: Kind
-) -> tuple[str, str, str]:
-    """Return code, category and, where the photograph is of no use, why."""
-    if entry.left_out or target is None:
-        return "", "", entry.left_out
-    label = entry.label.casefold()
-    if label in target.left_out:
-        return "", "", target.left_out[label]
-    if not label:
-        return "", "", "has no label" if kind == "labelled" else ""
-    if target.classes is None:
-        return entry.label, entry.label, ""
-    if label not in published:
-        return "", "", f"label {entry.label!r} is not one of {', '.join(target.classes)}"
-    return *published[label], ""
+def _labels(kind: Kind, texts: tuple[Text, ...], code: str) -> tuple[str, ...]:
+    if kind == "paired":
+        return tuple(said.category for said in texts)
+    return split_labels(code) if kind == "multilabel" else (code,) if code else ()
 
 
 def _unexpected_counts(dataset: Dataset, target: Target | None, found: int, codes: list[str]) -> list[str]:

@@ -1,13 +1,17 @@
 """Columns of the MDS shards: the one place that writer and reader share.
 
-A paired record carries texts and their labels, a labelled record one class, an unpaired record neither. The photograph
-is stored as its own encoded bytes: Streaming's `jpeg` encoding would compress it again at quality 75.
+A paired record carries texts and their labels, a labelled record one class, a multilabel record every label that is
+true of it, an unpaired record none of these. The photograph is stored as its own encoded bytes: Streaming's `jpeg`
+encoding would compress it again at quality 75.
 """
 
 import hashlib
 from typing import Literal
 
-Kind = Literal["paired", "unpaired", "labelled"]
+Kind = Literal["paired", "unpaired", "labelled", "multilabel"]
+
+EVALUATION_KINDS: tuple[Kind, ...] = ("labelled", "multilabel")
+"""Kinds that downstream evaluation reads: divided into train, val and test, a folder each."""
 
 TextKind = Literal["category", "finding", "sentence"]
 """What a text is, and so what training may do with it.
@@ -37,6 +41,8 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     # text_kinds: list of TextKind of the same length.
     "paired": IMAGE_COLUMNS | {"texts": "json", "labels": "json", "text_kinds": "json"},
     "labelled": IMAGE_COLUMNS | {"label": "str"},
+    # labels: list of str, each once; empty where none is true, which a set with a class "normal" does not have.
+    "multilabel": IMAGE_COLUMNS | {"labels": "json"},
 }
 
 

@@ -1,207 +1,163 @@
-"""Labelled photographs in three splits, from MDS folders or a folder per class, read by index."""
+"""A labelled data set in three splits: which labels there are, of what kind, and which are true of each photograph."""
 
-import hashlib
-import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Int
-from streaming import LocalDataset, Stream
-from streaming.base.world import World
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from jaxtyping import Bool, Int
 
-from maskedclip_composer.data.subsets import patient_key, subset
+from maskedclip_composer.data.subsets import shots, subset
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.ranks import gather_objects
+from maskedclip_composer.evaluation.kinds import Amount, TargetKind
+from maskedclip_composer.evaluation.photographs import Photographs, open_split
 
 SPLITS = ("train", "val", "test")
 
 
-class Photographs(Protocol):
-    """Encoded photographs that can be read in any order, each exactly once.
-
-    A StreamingDataset is not one: it repeats samples until they divide over the ranks.
-    """
-
-    labels: list[str]
-    names: list[str]
-    patients: list[str]  # each of one data set; empty where unknown
-
-    def image(self, index: int) -> bytes:
-        """Return the encoded photograph."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Name the record in messages and tables."""
-        ...
-
-
-class MdsPhotographs:
-    """Labelled records (`data/schema.py`) of one MDS folder whose shards are on this machine."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._records = LocalDataset(str(folder))
-        columns = self._records.shards[0].column_names if self._records.shards else []
-        if "label" not in columns:
-            raise UserError(
-                f"{folder} holds no labelled records: its columns are {', '.join(columns) or 'none'}.\n"
-                "Convert the data set as kind `labelled`."
-            )
-        self.labels: list[str] = []
-        self.names: list[str] = []
-        self.patients: list[str] = []
-        # Row by row: a record brings its photograph, and those of a whole split may not fit into memory.
-        for index in range(len(self._records)):
-            row = self._records[index]
-            self.labels.append(row["label"])
-            self.names.append(row["source"])
-            self.patients.append(patient_key(row["dataset"], row["patient"]))
-
-    def image(self, index: int) -> bytes:
-        """Return the encoded photograph."""
-        return self._records[index]["image"]
-
-    def describe(self, index: int) -> str:
-        """Name the record in messages and tables."""
-        return f"{self.folder} record {index} ({self.names[index]})"
-
-
-class FolderPhotographs:
-    """A folder with one folder of photographs per class."""
-
-    def __init__(self, folder: Path):
-        self._files = sorted(
-            file
-            for class_folder in sorted(folder.iterdir())
-            if class_folder.is_dir()
-            for file in class_folder.rglob("*")
-            if file.suffix.lower() in IMG_EXTENSIONS
-        )
-        if not self._files:
-            raise UserError(f"{folder} holds neither an MDS index.json nor <class>/<photograph> files.")
-        self.labels = [file.relative_to(folder).parts[0] for file in self._files]
-        self.names = [file.relative_to(folder).as_posix() for file in self._files]
-        self.patients = [""] * len(self._files)
-
-    def image(self, index: int) -> bytes:
-        """Return the encoded photograph."""
-        return self._files[index].read_bytes()
-
-    def describe(self, index: int) -> str:
-        """Name the record in messages and tables."""
-        return str(self._files[index])
-
-
 @dataclass(frozen=True, kw_only=True)
 class LabelledSplit:
-    """One split; `targets[i]` [images] int64 is the class of photograph `i`."""
+    """One split; `one_hot[i, c]` says whether class `c` is true of photograph `i`."""
 
     name: str
     photographs: Photographs
-    targets: Int[np.ndarray, " images"]
+    one_hot: Bool[np.ndarray, "images classes"]
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.one_hot)
 
-    def subset(self, fraction: float, seed: int) -> Int[np.ndarray, " chosen"]:
-        """Return the rows of a label fraction (`data/subsets.py`), patients whole."""
-        return subset(self.targets, fraction, seed, names=self.photographs.names, patients=self.photographs.patients)
+    @property
+    def targets(self) -> Int[np.ndarray, " images"]:
+        """The class of each photograph, int64, where each has exactly one.
+
+        Raises:
+            ValueError: Some have several, or none.
+        """
+        if (self.one_hot.sum(axis=1) != 1).any():
+            raise ValueError(f"photographs of {self.name} have several labels or none: use one_hot")
+        return self.one_hot.argmax(axis=1)
+
+    @property
+    def defined(self) -> Bool[np.ndarray, " classes"]:
+        """Whether each class is true of some photographs and not of others, so that curves are defined."""
+        return self.one_hot.any(axis=0) & ~self.one_hot.all(axis=0)
+
+    def draw(self, amount: Amount, seed: int) -> Int[np.ndarray, " chosen"]:
+        """Return the rows of a part of the split, in ascending order (`data/subsets.py`).
+
+        A fraction has patients whole, shots have not; of an amount that is neither there are no rows.
+        """
+        known = {"names": self.photographs.names, "patients": self.photographs.patients}
+        if amount.shots is not None:
+            return shots(self.one_hot, amount.shots, seed, **known)
+        if amount.fraction is not None:
+            return subset(self.one_hot, amount.fraction, seed, **known)
+        return np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledData:
-    """A data set; `classes[target]` is a class's name."""
+    """A data set.
 
+    Attributes:
+        kind: What its labels are.
+        classes: Codes of the classes, as the labels are written; in their order where they are grades.
+        names: What each is called in tables and figures.
+    """
+
+    kind: TargetKind
     classes: tuple[str, ...]
+    names: tuple[str, ...]
     train: LabelledSplit
     val: LabelledSplit
     test: LabelledSplit
 
+    @property
+    def trained(self) -> Bool[np.ndarray, " classes"]:
+        """Whether train has a photograph of each class; metrics leave the others out."""
+        return self.train.one_hot.any(axis=0)
 
-def load_labelled(data: str, *, cache: str | None = None) -> LabelledData:
+
+def load_labelled(
+    data: str,
+    *,
+    cache: str | None = None,
+    kind: TargetKind = "nominal",
+    classes: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> LabelledData:
     """Open the splits train, val and test of a labelled data set.
 
-    Each is an MDS folder or a folder per class. Classes are the sorted labels of all splits, by value where all are
-    whole numbers.
+    Each is an MDS folder or, where a photograph has one label, a folder per class. A class that is absent from train
+    stays: it counts as none of the `trained`.
 
     Args:
         data: Folder, or a URL that Streaming reads.
         cache: Folder for the shards of a URL, and for those that are stored compressed.
+        kind: What the labels are.
+        classes: All of them in their order. None takes the sorted labels of all splits, by value where all are whole
+            numbers; for grades that are no numbers the order must be given.
+        names: What classes are called, by code; a class that is not named keeps its code.
 
     Raises:
-        UserError: A split is missing or of the wrong kind, there is one class only, a class is absent from train, or
-            val or test has images of a single class.
+        UserError: A split is missing or of the wrong kind, a label is not one of `classes`, there is one class only, or
+            train, val or test tell no classes apart.
     """
-    photographs = {split: _open_split(data, split, cache) for split in SPLITS}
-    labels = {label for part in photographs.values() for label in part.labels}
-    classes = tuple(sorted(labels, key=int) if all(_is_whole(label) for label in labels) else sorted(labels))
-    if len(classes) < 2:
-        raise UserError(f"{data} has the single class {next(iter(labels), None)!r}; ROC and PRC need at least two.")
-    absent = sorted(labels - set(photographs["train"].labels))
-    if absent:
-        raise UserError(
-            f"{data}: no photograph in train has the label {', '.join(map(repr, absent))}, but val or test has.\n"
-            "Mend the labels or split the data again."
-        )
-    for split in ("val", "test"):
-        if len(set(photographs[split].labels)) < 2:
-            raise UserError(f"{data}: all photographs of {split} have one label, so ROC and PRC are undefined there.")
-    positions = {label: index for index, label in enumerate(classes)}
-    splits = {
-        name: LabelledSplit(
-            name=name, photographs=part, targets=np.array([positions[label] for label in part.labels], dtype=np.int64)
-        )
-        for name, part in photographs.items()
-    }
-    return LabelledData(classes=classes, **splits)
+    photographs = {split: open_split(data, split, cache, kind) for split in SPLITS}
+    codes = _ordered(data, photographs, kind, classes)
+    unknown = [code for code in names or {} if code not in codes]
+    if unknown:
+        raise UserError(f"names has {unknown[0]!r}, but {data} has the classes {', '.join(codes)}.\nTake it out.")
+    splits = {name: _split(name, part, codes) for name, part in photographs.items()}
+    for part in splits.values():
+        if not (part.defined & splits["train"].one_hot.any(axis=0)).any():
+            raise UserError(_undefined(data, part, kind))
+    return LabelledData(
+        kind=kind, classes=codes, names=tuple((names or {}).get(code, code) for code in codes), **splits
+    )
 
 
-def _open_split(data: str, split: str, cache: str | None) -> Photographs:
-    if "://" in data:
-        if cache is None:
-            raise UserError(f"data={data} is a URL, so its shards need a place.\nGive data_cache=FOLDER.")
-        return MdsPhotographs(_fetch(f"{data.rstrip('/')}/{split}", cache))
-    folder = Path(data) / split
-    if not folder.is_dir():
-        found = sorted(p.name for p in Path(data).iterdir() if p.is_dir()) if Path(data).is_dir() else []
-        raise UserError(
-            f"data={data} has no folder {split!r} (it has: {', '.join(found) or 'nothing'}).\n"
-            "It must hold train, val and test, each an MDS folder or one folder per class."
-        )
-    if not (folder / "index.json").is_file():
-        return FolderPhotographs(folder)
-    try:
-        return MdsPhotographs(folder)
-    except FileNotFoundError as error:
-        if not any(folder.glob("*.mds.*")):
+def _ordered(
+    data: str, photographs: Mapping[str, Photographs], kind: TargetKind, given: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the classes in their order; see `load_labelled`."""
+    found = {label for part in photographs.values() for labels in part.labels for label in labels}
+    if given is None:
+        numbers = all(label.removeprefix("-").isdecimal() for label in found)
+        if kind == "ordinal" and not numbers:
             raise UserError(
-                f"{folder}: a shard of index.json is missing ({error.filename}).\nConvert it again."
-            ) from error
-    if cache is None:
-        raise UserError(f"The shards in {folder} are compressed.\nGive data_cache=FOLDER to unpack them into.")
-    return MdsPhotographs(_fetch(str(folder), cache))
+                f"{data} has the grades {', '.join(sorted(found))}, which are no whole numbers.\n"
+                "Give classes=[...] from the lowest to the highest."
+            )
+        given = sorted(found, key=lambda label: (int(label), label)) if numbers else sorted(found)
+    if len(set(given)) < len(given):
+        repeated = next(code for code in given if list(given).count(code) > 1)
+        raise UserError(f"classes has {repeated!r} twice.\nTake one out.")
+    if not given:
+        raise UserError(f"{data}: no photograph has a label.\nConvert the data set again.")
+    if kind != "multilabel" and len(given) < 2:
+        raise UserError(f"{data} has the single class {given[0]!r}; ROC and PRC need at least two.")
+    return tuple(given)
 
 
-def _fetch(remote: str, cache: str) -> Path:
-    """Bring all shards of one split below `cache`, by one process of each machine."""
-    local = Path(cache) / hashlib.blake2s(remote.encode(), digest_size=8).hexdigest()
-    failure = None
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        try:
-            local.mkdir(parents=True, exist_ok=True)
-            stream = Stream(remote=remote, local=str(local), download_retry=2, download_timeout=60, keep_zip=False)
-            for shard in stream.get_shards(World.detect(), False):
-                stream.prepare_shard(shard)
-        except Exception as error:  # each cloud's client has errors of its own
-            failure = f"{type(error).__name__}: {error}"
-    failure = next((text for text in gather_objects(failure) if text), None)
-    if failure:
-        raise UserError(f"{remote} could not be read ({failure}).\nCheck the address, the credentials and the network.")
-    return local
+def _split(name: str, photographs: Photographs, classes: tuple[str, ...]) -> LabelledSplit:
+    places = {code: place for place, code in enumerate(classes)}
+    one_hot = np.zeros((len(photographs.labels), len(classes)), dtype=bool)
+    for index, labels in enumerate(photographs.labels):
+        for label in labels:
+            if label not in places:
+                raise UserError(
+                    f"{photographs.describe(index)} has the label {label!r}, which is not one of classes="
+                    f"[{', '.join(classes)}].\nAdd it there, or mend the label."
+                )
+            one_hot[index, places[label]] = True
+    return LabelledSplit(name=name, photographs=photographs, one_hot=one_hot)
 
 
-def _is_whole(label: str) -> bool:
-    return label.removeprefix("-").isdecimal()
+def _undefined(data: str, part: LabelledSplit, kind: TargetKind) -> str:
+    remedy = "Mend the labels or split the data again."
+    if kind != "multilabel" and len(part.one_hot) and part.one_hot.any(axis=0).sum() == 1:
+        return f"{data}: all photographs of {part.name} have one label, so ROC and PRC are undefined there.\n{remedy}"
+    return (
+        f"{data}: no label that train has is true of some photographs of {part.name} and false of others, so ROC and "
+        f"PRC are undefined there.\n{remedy}"
+    )

@@ -1,4 +1,6 @@
+import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +12,40 @@ from maskedclip_composer.data.schema import COLUMNS
 
 SIZES = {"train": 36, "val": 18, "test": 21}
 LABELS = ("2", "10", "1")  # as strings "10" < "2", as numbers 1 < 2 < 10
+SEVERAL = (("D",), ("G",), ("D", "G"), ("N",))  # labels of a photograph
 TINY = "random:vit_tiny_patch16_224"
 
 
-def photograph(label: str, rng: np.random.Generator) -> bytes:
-    """A noisy picture whose colour tells its label."""
+def photograph(label: str | tuple[str, ...], rng: np.random.Generator) -> bytes:
+    """A noisy picture whose colour tells its label or labels; N adds none."""
+    channels = [LABELS.index(label)] if isinstance(label, str) else ["DG".index(each) for each in label if each != "N"]
     pixels = rng.normal(110, 25, (40, 48, 3))
-    pixels[..., LABELS.index(label)] += 60
+    pixels[..., channels] += 60
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def write_mds(
-    folder: Path, labels: list[str], images: list[bytes], patients: list[str] | None = None, **options
+    folder: Path,
+    labels: Sequence[str] | Sequence[tuple[str, ...]],
+    images: list[bytes],
+    patients: list[str] | None = None,
+    **options,
 ) -> None:
+    """Labelled records; multilabel ones where `labels` holds tuples."""
     patients = patients or [str(index) for index in range(len(labels))]
-    with MDSWriter(out=str(folder), columns=COLUMNS["labelled"], **options) as writer:
+    multilabel = not isinstance(labels[0], str)
+    with MDSWriter(out=str(folder), columns=COLUMNS["multilabel" if multilabel else "labelled"], **options) as writer:
         for index, (label, image) in enumerate(zip(labels, images, strict=True)):
             row = {"image": image, "width": 48, "height": 40, "dataset": "toy", "patient": patients[index], "eye": ""}
-            writer.write(
-                row | {"split": folder.name, "source": f"{index}.png", "sha256": "", "crop": {}, "label": label}
-            )
+            row |= {
+                "split": folder.name,
+                "source": f"{index}.png",
+                "sha256": hashlib.sha256(image).hexdigest(),
+                "crop": {},
+            }
+            writer.write(row | ({"labels": list(label)} if multilabel else {"label": label}))
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +54,15 @@ def mds(tmp_path_factory) -> Path:
     for split, size in SIZES.items():
         labels = [LABELS[index % 3] for index in range(size)]
         write_mds(root / split, labels, [photograph(label, rng) for label in labels], size_limit=20_000)
+    return root
+
+
+@pytest.fixture(scope="session")
+def multilabel_mds(tmp_path_factory) -> Path:
+    """Labels D and G, together or alone, and N; every patient has two photographs in train."""
+    root, rng = tmp_path_factory.mktemp("several"), np.random.default_rng(1)
+    for split, size in SIZES.items():
+        labels = [SEVERAL[index % 4] for index in range(size)]
+        patients = [str(index // 2 if split == "train" else index) for index in range(size)]
+        write_mds(root / split, labels, [photograph(label, rng) for label in labels], patients, size_limit=20_000)
     return root
