@@ -62,11 +62,13 @@ class LabelledData:
         kind: What its labels are.
         classes: Codes of the classes, as the labels are written; in their order where they are grades.
         names: What each is called in tables and figures.
+        place: Folder or URL that it was loaded from.
     """
 
     kind: TargetKind
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    place: str
     train: LabelledSplit
     val: LabelledSplit
     test: LabelledSplit
@@ -112,7 +114,7 @@ def load_labelled(
         if not (part.defined & splits["train"].one_hot.any(axis=0)).any():
             raise UserError(_undefined(data, part, kind))
     return LabelledData(
-        kind=kind, classes=codes, names=tuple((names or {}).get(code, code) for code in codes), **splits
+        kind=kind, classes=codes, names=tuple((names or {}).get(code, code) for code in codes), place=data, **splits
     )
 
 
