@@ -26,13 +26,13 @@ _SIDE = 224  # pixels of a photograph in the gallery
 def save_pictures(folder: Path, problem: Problem, outcome: Outcome) -> None:
     """Write confusion.png, roc.png, pr.png, reliability.png and gallery.png to `folder`."""
     data, scores = problem.data, outcome.probabilities
-    given = (scores, data.test.one_hot, data.names)
+    given = (scores, data.test.one_hot, data.names, outcome.metrics, data.kind)
     worst = worst_mistakes(scores, data.test.one_hot, data.kind)
     pictures = {
-        "confusion": confusion_picture(*given, data.kind),
-        "roc": roc_picture(*given, outcome.metrics),
-        "pr": pr_picture(*given, outcome.metrics),
-        "reliability": reliability_picture(*given, data.kind, outcome.metrics),
+        "confusion": confusion_picture(*given),
+        "roc": roc_picture(*given),
+        "pr": pr_picture(*given),
+        "reliability": reliability_picture(*given),
         "gallery": gallery_picture(
             [eval_transform(problem.photographs["test"].pixels(row), _SIDE).permute(1, 2, 0).numpy() for row in worst],
             [_caption(problem, scores, row) for row in worst],

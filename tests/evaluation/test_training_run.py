@@ -97,5 +97,8 @@ def test_a_run_is_found_from_every_way_to_name_it(run):
 )
 def test_recipes_of_the_ablation(run, name, parts):
     content = yaml.safe_load((ROOT / "yamls" / "ablation" / f"{name}.yaml").read_text())
+    for kind in ("paired", "unpaired"):
+        if kind in content["data"]:
+            content["data"][kind]["remote"] = kind
     (run / "config.yaml").write_text(yaml.safe_dump(content))
     assert {part for part, present in recipe(run).items() if present} == parts

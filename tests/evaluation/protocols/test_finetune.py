@@ -203,5 +203,5 @@ def test_the_trainer_waits_for_slow_ranks(problem, monkeypatch):
 
 def test_divergence_is_said(problem):
     config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=12, lr=1e30)
-    with pytest.raises(UserError, match=r"[Ll]ower .*lr"):
+    with pytest.raises(UserError, match="Lower its learning rate"):
         module.finetune(config, problem, ALL, 0)
