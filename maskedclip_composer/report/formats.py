@@ -1,6 +1,5 @@
 """Tables as Markdown, LaTeX, CSV and JSON."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +19,18 @@ _LATEX_MARKS = {"": "", "best": "textbf: --rwrap;", "second": "underline: --rwra
 _LATEX_SIGNS = {"✓": r"$\checkmark$", "±": r"$\pm$", "<": "$<$", ">": "$>$", "|": "$|$"}
 
 
-def write_tables(folder: Path, name: str, tables: Sequence[Table]) -> None:
-    """Write NAME.md, .tex, .csv and .json: all protocols one after the other."""
-    write_whole(folder / f"{name}.md", "\n".join(markdown(table) for table in tables))
-    write_whole(folder / f"{name}.tex", "\n".join(latex(table) for table in tables))
+def write_tables(folder: Path, name: str, tables: Sequence[Table]) -> list[Path]:
+    """Write NAME.md, .tex, .csv and .json, all protocols one after the other, and return the files."""
     lines = [line for table in tables for line in records(table)]
-    write_whole(folder / f"{name}.json", json.dumps(lines, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    buffer = io.StringIO()
-    pd.DataFrame(lines).to_csv(buffer, index=False)
-    write_whole(folder / f"{name}.csv", buffer.getvalue())
+    contents = {
+        "md": "\n".join(markdown(table) for table in tables),
+        "tex": "\n".join(latex(table) for table in tables),
+        "csv": pd.DataFrame(lines).to_csv(index=False),
+        "json": json.dumps(lines, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for suffix, content in contents.items():
+        write_whole(folder / f"{name}.{suffix}", content)
+    return [folder / f"{name}.{suffix}" for suffix in contents]
 
 
 def records(table: Table) -> list[dict[str, Any]]:
@@ -82,22 +84,14 @@ def latex(table: Table) -> str:
     return "\n".join(comments) + "\n" + text
 
 
-def protocol_anchor(protocol: str) -> str:
+def file_name(protocol: str) -> str:
     """Return a name for files: letters, digits, dash and underscore."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in protocol)
 
 
 def _alignment(table: Table) -> str:
-    numbers = ["r" if any(_is_number(row.entries[index]) for row in table.rows) else "l" for index in _places(table)]
-    return "l" + "".join(numbers)
-
-
-def _places(table: Table) -> range:
-    return range(len(table.columns))
-
-
-def _is_number(entry: Entry) -> bool:
-    return any(isinstance(value, int | float) and not isinstance(value, bool) for value in entry.values.values())
+    numbers = [not all(row.entries[index].is_text for row in table.rows) for index in range(len(table.columns))]
+    return "l" + "".join("r" if number else "l" for number in numbers)
 
 
 def _name(heading: tuple[str, str]) -> str:

@@ -28,6 +28,11 @@ class Entry:
     mark: Mark = ""
     small: str = ""
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is set as words, not as a number."""
+        return any(isinstance(value, str | bool) for value in self.values.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
