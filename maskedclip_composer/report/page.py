@@ -8,12 +8,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from maskedclip_composer.callbacks.redaction import redact, redact_text
+from maskedclip_composer.report.caveats import missing_groups
 from maskedclip_composer.report.efficiency import panel_figure, render
 from maskedclip_composer.report.embed import data_uri, shrink_to_fit
 from maskedclip_composer.report.groups import Key, Results, protocol_title
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Table
-from maskedclip_composer.report.caveats import missing_groups
 
 # Of the pictures of single encoders, before base64 makes them a third larger; tables and figures take about 1 MB.
 _PICTURE_BYTES = 6_000_000

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.report.caveats import caveats, missing_groups
 from maskedclip_composer.report.efficiency import efficiency_figure, render
 from maskedclip_composer.report.formats import file_name, write_tables
 from maskedclip_composer.report.groups import Results, load_results
@@ -14,7 +15,6 @@ from maskedclip_composer.report.paper_tables import ablation_tables, main_tables
 from maskedclip_composer.report.resampling import resample
 from maskedclip_composer.report.significance import compare, comparison_tables
 from maskedclip_composer.report.summary import summarise
-from maskedclip_composer.report.caveats import caveats, missing_groups
 
 # 95 % ends are the 2.5th of a hundred values at each side: below this they are hardly estimated.
 _FEWEST_DRAWS = 200

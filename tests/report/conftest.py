@@ -29,8 +29,8 @@ def suite(**options) -> Suite:
     """Return what the cells share."""
     encoders = {
         "MAE": EncoderFacts(
-            source="runs/mae", description="MAE, 200 epochs", fingerprint="a" * 64, recipe={"mim": True}, unpaired=340_000,
-            paired=0, contaminated={"aptos": 0, "odir": 3},
+            source="runs/mae", description="MAE, 200 epochs", fingerprint="a" * 64, recipe={"mim": True},
+            paired=0, unpaired=340_000, contaminated={"aptos": 0, "odir": 3},
         ),
         "mine <b>&|_1": EncoderFacts(
             source="s3://me:hidden@host/run", description="a <script>alert(1)</script> of ours", fingerprint="b" * 64,
