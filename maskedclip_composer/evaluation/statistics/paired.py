@@ -73,7 +73,25 @@ def paired_difference(
     once = np.ones((1, len(one_hot)), dtype=weights.dtype)
     observed = _differences(ours, theirs, one_hot, once, skipped)
     drawn = _differences(ours, theirs, one_hot, weights, skipped)
-    return Difference(roc=_contrast(observed[0], drawn[0]), prc=_contrast(observed[1], drawn[1]))
+    return Difference(roc=contrast(float(observed[0, 0]), drawn[0]), prc=contrast(float(observed[1, 0]), drawn[1]))
+
+
+def contrast(observed: float, drawn: Float[np.ndarray, " draws"]) -> Contrast:
+    """Put a difference together with its values in every draw, for scores that were computed elsewhere.
+
+    Args:
+        observed: On the split itself.
+        drawn: Per draw, both sides on the same draw; NaN is passed over.
+
+    Returns:
+        As in `paired_difference`.
+    """
+    drawn = drawn[np.isfinite(drawn)]
+    # Equal means that were summed in another order are equal, not on one side of zero.
+    drawn = np.where(np.abs(drawn) < _ZERO, 0, drawn)
+    low, high = interval(drawn)
+    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Contrast(difference=observed, low=low, high=high, p=float(min(1, 2 * (1 + beyond) / (len(drawn) + 1))))
 
 
 def _differences(
@@ -85,14 +103,3 @@ def _differences(
 ) -> Float[np.ndarray, "2 draws"]:
     own, other = (seed_mean_scores(model, one_hot, weights, skipped) for model in (ours, theirs))
     return np.subtract(own, other)
-
-
-def _contrast(observed: Float[np.ndarray, " 1"], drawn: Float[np.ndarray, " draws"]) -> Contrast:
-    drawn = drawn[np.isfinite(drawn)]
-    # Equal means that were summed in another order are equal, not on one side of zero.
-    drawn = np.where(np.abs(drawn) < _ZERO, 0, drawn)
-    low, high = interval(drawn)
-    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return Contrast(
-        difference=float(observed[0]), low=low, high=high, p=float(min(1, 2 * (1 + beyond) / (len(drawn) + 1)))
-    )

@@ -1,0 +1,78 @@
+"""What was compared and what came of it, in sentences that claim no more than the tests do."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from maskedclip_composer.report.groups import Results, protocol_title
+from maskedclip_composer.report.significance import LEVEL, Comparison
+
+
+def scope(results: Results) -> str:
+    """Return which encoders were compared on what, how, and how often."""
+    protocols = []
+    for protocol in results.protocols:
+        amounts = listing([amount.name for amount in results.amounts(protocol)])
+        seeds = sorted({len(cells) for key, cells in results.groups.items() if key.protocol == protocol})
+        span = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+        protocols.append(f"{protocol_title(protocol)} ({amounts}; {span} {'seed' if span == '1' else 'seeds'})")
+    tasks = [
+        f"{results.task_title(task)} ({results.suite.tasks[task].images.get('test', 0):,} test photographs)"
+        for task in results.tasks
+    ]
+    return (
+        f"{_number(len(results.encoders), 'encoder')}, {listing(results.encoders)}, on "
+        f"{_number(len(tasks), 'task')}, {listing(tasks)}, by {listing(protocols)}."
+    )
+
+
+def findings(results: Results, comparisons: Sequence[Comparison], baseline: str) -> list[str]:
+    """Return one sentence per protocol about ROC, and what such a sentence does not say."""
+    if not comparisons:
+        return [f"No encoder could be compared with the baseline {baseline}, so nothing is said about differences."]
+    sentences = [
+        _of_protocol(results, [item for item in comparisons if item.key.protocol == protocol], protocol, baseline)
+        for protocol in results.protocols
+        if any(item.key.protocol == protocol for item in comparisons)
+    ]
+    return [
+        *sentences,
+        f"Counted are differences of ROC with p < {LEVEL:g} after Holm's correction over the tasks of one encoder at "
+        "one amount; several encoders and amounts are not corrected for. A difference that is not counted may still "
+        "exist: the test splits may be too small to show it.",
+    ]
+
+
+def listing(words: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def _of_protocol(results: Results, comparisons: Sequence[Comparison], protocol: str, baseline: str) -> str:
+    told, silent = [], []
+    for encoder in results.encoders:
+        own = [item for item in comparisons if item.key.encoder == encoder]
+        if not own:
+            continue
+        parts = []
+        for amount in results.amounts(protocol):
+            here = [item for item in own if item.key.amount == amount]
+            counts = [(word, sum(_verdict(item) == word for item in here)) for word in ("better", "worse")]
+            parts += [f"{word} on {n} of {_number(len(here), 'task')} at {amount.name}" for word, n in counts if n]
+        if parts:
+            told.append(f"{encoder} is {listing(parts)}")
+        else:
+            silent.append(encoder)
+    if not told:
+        return f"{protocol_title(protocol)}: no encoder differs from {baseline} after correction."
+    rest = f"; no difference was found for {listing(silent)}" if silent else ""
+    return f"{protocol_title(protocol)}, compared with {baseline}: {'; '.join(told)}{rest}."
+
+
+def _verdict(item: Comparison) -> Literal["better", "worse", ""]:
+    if item.holm[0] >= LEVEL:
+        return ""
+    return "better" if item.roc.difference > 0 else "worse"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
