@@ -22,8 +22,8 @@ def only_patients(reading: Reading, path: Path) -> Reading:
         if not known[patient]:
             example = next(name for name in known if name)
             raise UserError(
-                f"--patients {path}: line {number}: the set has no {reading.kind} photograph of the patient {patient!r}; "
-                f"take the line out, or write it as the set does, such as {example!r}"
+                f"--patients {path}: line {number}: the set has no {reading.kind} photograph of the patient "
+                f"{patient!r}; take the line out, or write it as the set does, such as {example!r}"
             )
     chosen = set(patients.values())
     kept = [number for number, row in enumerate(reading.rows) if row.patient in chosen]

@@ -97,7 +97,8 @@ def load_labelled(
         cache: Folder for the shards of a URL, and for those that are stored compressed.
         kind: What the labels are.
         classes: All of them in their order. None takes the sorted labels of all splits, by value where all are whole
-            numbers; for grades that are no numbers the order must be given.
+            numbers. The order of grades must be given where they are no numbers, or numbers in another order (PAPILA's
+            1 is glaucoma, its 2 suspected glaucoma).
         names: What classes are called, by code; a class that is not named keeps its code.
 
     Raises:

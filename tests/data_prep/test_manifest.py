@@ -44,6 +44,25 @@ def test_texts_and_their_categories(read):
     ]
 
 
+def test_several_labels_have_to_be_asked_for(read):
+    def labels(*cells, **options):
+        kind, found = read([{"image": f"{n}", "label": cell} for n, cell in enumerate(cells)], **options)
+        return kind, [row.labels for row in found]
+
+    several = {"kind": "multilabel", "separator": "|"}
+    assert labels("O|D|O", "D", **several) == ("multilabel", [("D", "O"), ("D",)])
+    assert labels("D;O", "", kind="multilabel", separator=";") == ("multilabel", [("D", "O"), ()])
+    assert labels("D", "O")[0] == labels("D", "O", separator="|")[0] == "labelled"
+    with pytest.raises(UserError, match=r"1 row \(2\) have '\|' in a label; give --kind multilabel --separator '\|'"):
+        labels("D|O", "D")
+    with pytest.raises(UserError, match=r"have '\|' in a label; give --kind multilabel --separator"):
+        labels("D|O", kind="multilabel")
+    with pytest.raises(
+        UserError, match=r"1 row \(3\) have no label, though the set has one for normal; fill the column"
+    ):
+        labels("normal fundus", "", **several)
+
+
 def test_labels_as_texts_are_worded_later(read):
     row = read([{"image": "a", "label": "glaucoma"}], text_from_label=True)[1][0]
     assert (row.texts, row.labels, row.kinds) == (("glaucoma",), ("glaucoma",), ("category",))
@@ -69,6 +88,8 @@ def test_other_columns(read):
         ({"image": "a", "label": ""}, {}, r"\(2\) have not exactly one label"),
         ({"image": "a"}, {"kind": "paired"}, "need a column text.*--template"),
         ({"image": "a"}, {"kind": "labelled"}, "need a column label"),
+        ({"image": "a"}, {"kind": "multilabel"}, "multilabel rows need a column label"),
+        ({"image": "a", "label": "1", "text": "x"}, {"kind": "multilabel", "label_from_text": True}, "is for paired"),
         ({"image": "a"}, {"template": "A {label}"}, "--template needs a column label"),
         ({"image": "a", "text": "x"}, {"template": "A {label}"}, "has a column text already"),
         ({"image": "a"}, {"label_from_text": True}, "--label-from-text is for paired rows"),

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,8 +18,12 @@ from data_prep.folders import walk_images
 from data_prep.photograph import Photograph, Recipe, prepare
 from data_prep.quality import assess
 from data_prep.readers.catalogue import DATASETS
-from data_prep.readers.pretraining_paired import UNUSABLE
+from data_prep.readers.dataset import Division
+from data_prep.readers.division import divide
+from data_prep.readers.odir_labels import ODIR_LABELS, odir_labels
+from data_prep.readers.pretraining_paired import UNUSABLE, split_keywords
 from data_prep.readers.read import read
+from data_prep.tables import read_table
 from maskedclip_composer.data.prompt_files import read_pack
 from tests.data_prep.drawing import run, samples
 
@@ -48,6 +52,42 @@ def test_odir_rows(root):
     labels = Counter(label for row in reading.rows for label in row.labels)
     assert set(labels) <= set(read_pack("retina-en").categories)
     assert labels["epiretinal membrane"] > 50 < labels["mild non-proliferative diabetic retinopathy"]
+
+
+def test_labels_of_both_eyes_are_those_of_the_patient_in_the_sheet(root):
+    """The sheet's N to O are of the patient: what is made of each eye's keywords must add up to them."""
+    (sheet,) = (root / "paired_odir").glob("*.xlsx")
+    unlike = {}
+    for cells in read_table(sheet).rows:
+        eyes = [odir_labels(_about_retina(cells[f"{eye}-Diagnostic Keywords"])) for eye in ("Left", "Right")]
+        of_both = {label for labels in eyes for label in labels}
+        expected = {label for label in ODIR_LABELS if int(cells[label])}
+        # Normal is who has no disease in either eye.
+        if (of_both if of_both == {"N"} else of_both - {"N"}) != expected:
+            unlike[cells["ID"]] = (eyes, expected)
+    assert unlike == {}
+
+
+def _about_retina(cell):
+    return [keyword for keyword in split_keywords(cell) if keyword not in UNUSABLE]
+
+
+def test_odir_labels_of_eyes(root):
+    reading = read(DATASETS["odir5k"], root / "paired_odir", kind="multilabel")
+    assert len(reading.rows) == len({row.image for row in reading.rows}) == 1282
+    counts = Counter(label for labels in reading.labels for label in labels)
+    assert set(counts) == set(ODIR_LABELS)
+    assert all(labels == ("N",) or (labels and "N" not in labels) for labels in reading.labels)
+    divided = divide(reading, root / "paired_odir", Division(), 17)
+    parts = defaultdict(set)
+    for row in divided.rows:
+        parts[row.patient].add(row.split)
+    assert all(len(splits) == 1 for splits in parts.values())
+    for label, number in counts.items():
+        test = sum(
+            label in labels for row, labels in zip(divided.rows, divided.labels, strict=True) if row.split == "test"
+        )
+        assert abs(test - 0.3 * number) <= max(6, 0.04 * number)
 
 
 def test_idrid_rows(root, tmp_path, capsys):

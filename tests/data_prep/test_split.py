@@ -15,6 +15,7 @@ from data_prep.readers.catalogue import DATASETS
 from data_prep.split_index import index_name
 from maskedclip_composer.data.subsets import FRACTIONS, below_common_folder, smallest_fractions
 from maskedclip_composer.evaluation.data import load_labelled
+from maskedclip_composer.evaluation.kinds import Amount
 from tests.data_prep.drawing import run
 
 COMMITTED = Path(data_prep.__file__).parent / "splits"
@@ -100,7 +101,7 @@ def test_prepare_takes_the_index_and_evaluation_its_label_fractions(brset, index
         for fraction in FRACTIONS:
             expected = [row["image"] for row in rows if float(row[f"fraction_{draw}"] or 2) <= fraction]
             chosen = below_common_folder(data.train.photographs.names)
-            assert sorted(chosen[index] for index in data.train.subset(fraction, draw)) == expected
+            assert sorted(chosen[index] for index in data.train.draw(Amount(fraction=fraction), draw)) == expected
 
 
 def test_prepare_draws_what_split_writes(brset, index, tmp_path):
@@ -201,7 +202,7 @@ def test_official_sets_and_redraw(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("odir5k",), "odir5k has no labels"),
+        (("chase-db1",), "chase-db1 has no labels; leave --kind out"),
         (("brset", "--draws", "-1"), "--draws -1: give a number from 0"),
         (("brset", "--target", "dme"), "brset has no such target"),
     ],

@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,6 +12,7 @@ from data_prep.readers.catalogue import DATASETS
 from data_prep.readers.dataset import Division
 from data_prep.readers.division import divide
 from data_prep.readers.read import Reading
+from data_prep.records import join_labels
 from maskedclip_composer.errors import UserError
 
 PARTS = {"train", "val", "test"}
@@ -80,6 +82,38 @@ def test_every_class_is_in_every_part(numbers, seed):
         assert abs(counts["test"][str(label)] - 0.3 * number) < 1 or counts["test"][str(label)] <= 1
     warned = any(note.startswith("WARNING: val has no photograph") for note in reading.notes)
     assert warned == (min(numbers) < 3)
+
+
+labels_of_one = st.frozensets(st.sampled_from("DGAO"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(labels_of_one, st.sampled_from(["", *"abcdefghijkl"])), min_size=1, max_size=60),
+    st.integers(0, 4),
+)
+def test_several_labels_patients_whole_and_every_label_in_training(drawn, seed):
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        made = [(join_labels(labels), patient, "", n) for n, (labels, patient) in enumerate(drawn)]
+        reading = replace(reading_of(root, made), kind="multilabel")
+        found = divide(reading, root, Division(), seed)
+    of_patient = defaultdict(set)
+    having = defaultdict(set)
+    units = defaultdict(set)
+    for row, labels in zip(found.rows, found.labels, strict=True):
+        of_patient[row.patient or row.image].add(row.split)
+        for label in labels:
+            having[label].add(row.split)
+            units[label].add(row.patient or row.image)
+    assert all(len(splits) == 1 for splits in of_patient.values())
+    assert {label for labels, _ in drawn for label in labels} == set(having)
+    assert all("train" in splits for splits in having.values())
+    absent = {label for label, splits in having.items() if "test" not in splits}
+    said = "".join(note for note in found.notes if note.startswith("WARNING: test has no"))
+    assert all(f"{label} (" in said for label in absent)
+    rarest = min(units, key=lambda label: (len(units[label]), label), default=None)
+    assert rarest is None or len(units[rarest]) < 3 or having[rarest] == PARTS
 
 
 def test_classes_that_share_their_patients_are_in_every_part(tmp_path):

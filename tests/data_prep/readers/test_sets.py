@@ -7,6 +7,7 @@ import pytest
 from data_prep.fixtures.command import FIXTURES, write
 from data_prep.readers.catalogue import DATASETS
 from data_prep.readers.read import read
+from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import run, samples
 
 NO_DR, MILD, MODERATE, SEVERE, PROLIFERATIVE = (
@@ -274,6 +275,47 @@ def test_texts(releases, name):
     for row in reading.rows:
         assert len(row.labels) == len(row.texts)
         assert all(row.labels)
+
+
+def test_several_labels_of_each_eye(releases):
+    """Not the sheet's N to O, which are the patient's (all 0 in the fixture), nor both eyes for each row."""
+    reading = read(DATASETS["odir5k"], releases / "odir5k", "disease", "multilabel")
+    found = {row.image.rsplit("/")[-1]: row.labels for row in reading.rows}
+    assert found == {
+        "0_left.jpg": ("N",),
+        "0_right.jpg": ("O",),
+        "1_left.jpg": ("D", "H"),
+        "2_right.jpg": ("O",),
+    }
+    assert len(reading.rows) == len(found)
+    assert reading.codes == ["N", "O", "D|H", "O"]
+    assert Counter(reason for _, reason in reading.left_out) == {
+        "keywords only say: low image quality": 1,
+        "is not on disk": 1,
+        "no keywords": 1,
+        "keywords only say: no fundus image, lens dust": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "kind", "message"),
+    [
+        (
+            "odir5k",
+            "disease",
+            "labelled",
+            "odir5k has any number of labels a photograph there, which makes no labelled",
+        ),
+        ("odir5k", "disease", None, "makes no paired records; give --kind multilabel"),
+        ("odir5k", None, "labelled", "odir5k has no labels of this kind, but disease; give --kind multilabel"),
+        ("idrid", "grade", "multilabel", "idrid has one class a photograph there, which makes no multilabel records"),
+        ("idrid", None, "multilabel", "idrid has no labels of this kind, but grade, dme; give --kind labelled"),
+        ("chase-db1", None, "multilabel", "chase-db1 has no labels; leave --kind out"),
+    ],
+)
+def test_targets_that_do_not_fit_the_kind(releases, name, target, kind, message):
+    with pytest.raises(UserError, match=message):
+        read(DATASETS[name], releases / name, target, kind)
 
 
 def test_other_targets(releases):
