@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float, Integer
 from maskedclip_composer.evaluation.statistics.bootstrap import interval
 from maskedclip_composer.evaluation.statistics.over_seeds import seed_mean_scores
 
-# Below this a difference is what rounding leaves of zero.
-_ZERO = 1e-12
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -89,8 +86,6 @@ def _differences(
 
 def _contrast(observed: Float[np.ndarray, " 1"], drawn: Float[np.ndarray, " draws"]) -> Contrast:
     drawn = drawn[np.isfinite(drawn)]
-    # Equal means that were summed in another order are equal, not on one side of zero.
-    drawn = np.where(np.abs(drawn) < _ZERO, 0, drawn)
     low, high = interval(drawn)
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return Contrast(
