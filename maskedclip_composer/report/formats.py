@@ -90,8 +90,8 @@ def file_name(protocol: str) -> str:
 
 
 def _alignment(table: Table) -> str:
-    numbers = [not all(row.entries[index].is_text for row in table.rows) for index in range(len(table.columns))]
-    return "l" + "".join("r" if number else "l" for number in numbers)
+    letters = {"": "r", "text": "l", "check": "c"}
+    return "l" + "".join(letters[entry.align] for entry in table.rows[0].entries)
 
 
 def _name(heading: tuple[str, str]) -> str:

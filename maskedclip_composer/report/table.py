@@ -8,6 +8,7 @@ import numpy as np
 
 Value = float | int | str | bool | None
 Mark = Literal["", "best", "second"]
+Align = Literal["", "text", "check"]
 
 NOTHING = "-"
 
@@ -21,17 +22,14 @@ class Entry:
         values: As programs read it, by what they add to the column's name; scores as fractions.
         mark: Best or second of its column and section.
         small: Said after the text in smaller type where there is room.
+        align: Text to the left, check marks in the middle, numbers ("") to the right.
     """
 
     text: str
     values: dict[str, Value]
     mark: Mark = ""
     small: str = ""
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is set as words, not as a number."""
-        return any(isinstance(value, str | bool) for value in self.values.values())
+    align: Align = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +76,18 @@ class Table:
 
 def words(text: str) -> Entry:
     """Return an entry of text."""
-    return Entry(text or NOTHING, {"": text or None})
+    return Entry(text or NOTHING, {"": text or None}, align="text")
 
 
 def count(value: int | None, unknown: str = NOTHING) -> Entry:
     """Return an entry of a whole number."""
     return Entry(unknown if value is None else f"{value:,}", {"": value})
+
+
+def about(text: str) -> Entry:
+    """Return an entry of a number as somebody else rounded it, such as 0.14M."""
+    value = round(1e6 * float(text.removesuffix("M"))) if text.endswith("M") else int(text)
+    return Entry(text, {"": value})
 
 
 def extent(values: tuple[int, int]) -> Entry:
@@ -96,7 +100,7 @@ def extent(values: tuple[int, int]) -> Entry:
 
 def check(is_true: bool) -> Entry:
     """Return an entry of a check mark."""
-    return Entry("✓" if is_true else "", {"": is_true})
+    return Entry("✓" if is_true else "", {"": is_true}, align="check")
 
 
 def percent(
