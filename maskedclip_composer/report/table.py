@@ -39,11 +39,13 @@ class Row:
     Attributes:
         section: Lines with the same one stand together, under it as a heading.
         entries: One per column.
+        task: Likewise together within a section; empty where the columns are the tasks.
         quoted: Whether the numbers are somebody else's.
     """
 
     section: str
     entries: list[Entry]
+    task: str = ""
     quoted: bool = False
 
 
@@ -69,9 +71,22 @@ class Table:
 
     @property
     def sections(self) -> list[tuple[str, list[Row]]]:
-        """Rows by section, in order."""
-        names = dict.fromkeys(row.section for row in self.rows)
-        return [(name, [row for row in self.rows if row.section == name]) for name in names]
+        """Rows below their headings, in order; for people."""
+        names = dict.fromkeys((row.section, row.task) for row in self.rows)
+        return [
+            (
+                f"{f'{task}, ' if task else ''}{self.section_name.lower() if task else self.section_name}: {section}",
+                [row for row in self.rows if (row.section, row.task) == (section, task)],
+            )
+            for section, task in names
+        ]
+
+    def with_task_column(self) -> "Table":
+        """Return the same with the rows' tasks as the first column, where they have any; for files."""
+        if not any(row.task for row in self.rows):
+            return self
+        rows = [replace(row, task="", entries=[words(row.task), *row.entries]) for row in self.rows]
+        return replace(self, columns=[("", "Task"), *self.columns], rows=rows)
 
 
 def words(text: str) -> Entry:
