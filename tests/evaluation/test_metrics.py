@@ -135,7 +135,7 @@ def test_a_class_that_was_never_trained_is_left_out_of_every_mean_but_its_images
 def test_a_label_of_every_image_and_one_of_none_are_left_out_of_the_means():
     scores, carried = draw_labels(5)
     carried[:, 1], carried[:, 3] = True, False
-    metrics = classification_metrics(scores, carried, "multilabel")
+    metrics = classification_metrics(scores, carried, "multilabel", trained=np.ones(5, dtype=bool))
     assert metrics["skipped"] == [1, 3]
     kept = classification_metrics(scores[:, [0, 2, 4]], carried[:, [0, 2, 4]], "multilabel")
     assert [metrics[key] for key in MEANS_OVER_CLASSES] == pytest.approx([kept[key] for key in MEANS_OVER_CLASSES])
