@@ -38,7 +38,7 @@ def roc_picture(
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":", linewidth=1)
     for index in _counted(names, metrics):
         false_positive, true_positive, _ = roc_curve(one_hot[:, index], probabilities[:, index])
-        label = f"{names[index]} {metrics['roc_per_class'][index]:.3f}"
+        label = f"{_short(names[index])} {metrics['roc_per_class'][index]:.3f}"
         axes.plot(false_positive, true_positive, label=label, **_look(index))
     _legend(figure, axes)
     return figure
@@ -55,7 +55,7 @@ def pr_picture(
     figure, axes = _square(f"Precision and recall, {_each(kind)}, macro {metrics['prc']:.3f}", "recall", "precision")
     for index in _counted(names, metrics):
         precision, recall, _ = precision_recall_curve(one_hot[:, index], probabilities[:, index])
-        label = f"{names[index]} {metrics['prc_per_class'][index]:.3f}"
+        label = f"{_short(names[index])} {metrics['prc_per_class'][index]:.3f}"
         # Average precision sums steps, so the curve it belongs to is drawn in steps.
         axes.step(recall, precision, where="post", label=label, **_look(index))
     _legend(figure, axes)
@@ -186,13 +186,15 @@ def _look(index: int) -> dict[str, str]:
     return {"color": f"C{index % 10}", "linestyle": ("-", "--", "-.", ":")[index // 10 % 4]}
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+def _short(name: str, length: int = 28) -> str:
+    name = name if len(name) <= length else f"{name[: length - 1]}…"
+    return name.replace("$", r"\$")  # which matplotlib takes for mathematics
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[0]) <= _MAX_LEGEND:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= _MAX_LEGEND:
         axes.legend(loc="best", fontsize="small")
     else:
-        figure.set_size_inches(12, 6.5)
-        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="x-small", ncols=2)
+        figure.set_size_inches(13, 6.5)
+        figure.legend(handles, labels, loc="outside right center", fontsize="x-small", ncols=2)

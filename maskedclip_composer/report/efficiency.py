@@ -78,7 +78,7 @@ def draw_panel(axes: Axes, results: Results, summaries: Mapping[Key, Summary], p
     runs = [[amount for amount in amounts if _kind(amount) == kind] for kind in ("none", "shots", "share")]
     middle = (len(results.encoders) - 1) / 2
     for index, encoder in enumerate(results.encoders):
-        look, label = Look.of(index), encoder
+        look, label = Look.of(index), _literal(encoder)
         for run in runs:
             found = [amount for amount in run if _key(task, protocol, amount, encoder) in summaries]
             if not found:
@@ -105,7 +105,7 @@ def draw_panel(axes: Axes, results: Results, summaries: Mapping[Key, Summary], p
                 capsize=2,
             )
             label = "_nolegend_"
-    axes.set_title(results.task_title(task), fontsize=11)
+    axes.set_title(_literal(results.task_title(task)), fontsize=11)
     axes.set_xticks(range(len(amounts)), [amount.name for amount in amounts])
     axes.set_xlim(-0.5, len(amounts) - 0.5)
     axes.set_ylabel("ROC (%)")
@@ -125,6 +125,11 @@ def _kind(amount: Amount) -> str:
     if amount.fraction is not None:
         return "share"
     return "shots" if amount.shots is not None else "none"
+
+
+def _literal(name: str) -> str:
+    """Keep matplotlib from taking a dollar sign for mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _key(task: str, protocol: str, amount: Amount, encoder: str) -> Key:

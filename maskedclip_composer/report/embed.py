@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-_WIDTHS = (1000, 720, 500, 360)  # pixels; tried in turn
+_WIDTHS = (1400, 1000, 720, 500, 360)  # pixels; tried in turn
 _QUALITY = 80
 
 

@@ -35,6 +35,7 @@ def write_tables(folder: Path, name: str, tables: Sequence[Table]) -> list[Path]
 
 def records(table: Table) -> list[dict[str, Any]]:
     """Return one mapping per row, from columns' names to unrounded values; scores and differences as fractions."""
+    table = table.with_task_column()
     lines = []
     for row in table.rows:
         line: dict[str, Any] = {"Protocol": table.protocol, table.section_name: row.section}
@@ -47,6 +48,7 @@ def records(table: Table) -> list[dict[str, Any]]:
 
 def markdown(table: Table) -> str:
     """Return a title, a pipe table and notes."""
+    table = table.with_task_column()
     heads = [table.section_name, *(_name(heading) for heading in table.columns)]
     lines = [[row.section, *(_markdown(entry) for entry in row.entries)] for row in table.rows]
     frame = pd.DataFrame([[_piped(cell) for cell in line] for line in lines], columns=[_piped(head) for head in heads])
@@ -58,6 +60,7 @@ def markdown(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return a tabular with booktabs' rules under a comment that says what it is; check marks want amssymb."""
+    table = table.with_task_column()
     frame = pd.DataFrame(
         [[entry.text for entry in row.entries] for row in table.rows],
         # The name of the columns' second level is printed above the index.
@@ -90,8 +93,8 @@ def file_name(protocol: str) -> str:
 
 
 def _alignment(table: Table) -> str:
-    numbers = [not all(row.entries[index].is_text for row in table.rows) for index in range(len(table.columns))]
-    return "l" + "".join("r" if number else "l" for number in numbers)
+    letters = {"": "r", "text": "l", "check": "c"}
+    return "l" + "".join(letters[entry.align] for entry in table.rows[0].entries)
 
 
 def _name(heading: tuple[str, str]) -> str:

@@ -11,7 +11,7 @@ from maskedclip_composer.report.table import Row, Table, count, extent, percent,
 def long_tables(results: Results, summaries: Mapping[Key, Summary]) -> list[Table]:
     """Return one table per protocol: a row per task, amount and encoder."""
     names = [name for name in METRIC_NAMES if any(name in summary.mean for summary in summaries.values())]
-    columns = [("", "Task"), ("", "Encoder"), ("", "Seeds"), ("Images", "train"), ("Images", "test")]
+    columns = [("", "Encoder"), ("", "Seeds"), ("Images", "train"), ("Images", "test")]
     columns += [("Images", "contaminated"), ("", "Steps"), *(("", TITLES[name]) for name in names)]
     tables = []
     for protocol in results.protocols:
@@ -19,14 +19,14 @@ def long_tables(results: Results, summaries: Mapping[Key, Summary]) -> list[Tabl
         for key, summary in summaries.items():
             if key.protocol != protocol:
                 continue
-            entries = [words(results.task_title(key.task)), words(key.encoder), count(len(summary.seeds))]
+            entries = [words(key.encoder), count(len(summary.seeds))]
             entries += [extent(summary.train_images), count(len(results.splits[key.task].one_hot))]
             entries += [count(summary.contaminated, "unknown"), extent(summary.steps)]
             entries += [
                 percent(summary.mean.get(name), summary.deviation.get(name), summary.intervals.get(name), spread=True)
                 for name in names
             ]
-            rows.append(Row(section=key.amount.name, entries=entries))
+            rows.append(Row(section=key.amount.name, task=results.task_title(key.task), entries=entries))
         notes = [
             "In per cent: mean over seeds ± sample standard deviation over seeds [95 % interval of the mean by "
             "resampling the test patients].",

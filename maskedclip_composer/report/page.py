@@ -1,7 +1,7 @@
 """`report.html`: one file that needs no other, for a browser, a phone or MLflow's viewer of artifacts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,12 @@ def page(results: Results, summaries: Mapping[Key, Summary], contents: Contents)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"heads": _heads, "flatten": _flatten}
+    environment.globals |= {
+        "heads": _heads,
+        "once": _once,
+        "flatten": _flatten,
+        "protocol_title": protocol_title,
+    }
     encoders = {
         name: {
             "source": redact_text(facts.source),
@@ -159,6 +164,16 @@ def _heads(table: Table) -> tuple[list[tuple[str, int, int]], list[str]]:
         else:
             upper.append((over, 1, 1))
     return upper, lower
+
+
+def _once(tables: Sequence[Table]) -> list[Table]:
+    """Leave out the notes that a table before has said."""
+    said: set[str] = set()
+    shortened = []
+    for table in tables:
+        shortened.append(replace(table, notes=[note for note in table.notes if note not in said]))
+        said |= set(table.notes)
+    return shortened
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from maskedclip_composer.evaluation.cells import Outcome
 from maskedclip_composer.evaluation.statistics.delong import delong_test
 from maskedclip_composer.evaluation.statistics.holm import holm
 from maskedclip_composer.evaluation.statistics.paired import Contrast, contrast
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results, amount_order, protocol_title
 from maskedclip_composer.report.resampling import Draws, mean_over_seeds
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Row, Table, difference, p_value, words
@@ -53,7 +53,7 @@ def compare(
 
 def comparison_tables(results: Results, comparisons: Sequence[Comparison], baseline: str) -> list[Table]:
     """Return one table per protocol that has a comparison."""
-    columns = [("", "Encoder"), ("", "Task")]
+    columns = [("", "Encoder")]
     columns += [("ROC", name) for name in ("difference", "p", "p Holm", "p DeLong", "p DeLong Holm")]
     columns += [("PRC", name) for name in ("difference", "p", "p Holm")]
     notes = [
@@ -65,19 +65,22 @@ def comparison_tables(results: Results, comparisons: Sequence[Comparison], basel
     ]
     tables = []
     for protocol in results.protocols:
-        rows = []
-        for amount in results.amounts(protocol):
-            for item in comparisons:
-                if (item.key.protocol, item.key.amount) == (protocol, amount):
-                    entries = [words(item.key.encoder), words(results.task_title(item.key.task))]
-                    entries += [difference(item.roc.difference, (item.roc.low, item.roc.high)), p_value(item.roc.p)]
-                    entries += [p_value(item.holm[0]), p_value(item.delong), p_value(item.holm_delong)]
-                    entries += [difference(item.prc.difference, (item.prc.low, item.prc.high)), p_value(item.prc.p)]
-                    rows.append(Row(section=amount.name, entries=[*entries, p_value(item.holm[1])]))
-        if rows:
+        own = [item for item in comparisons if item.key.protocol == protocol]
+        own.sort(key=lambda item: (amount_order(item.key.amount), results.tasks.index(item.key.task)))
+        if own:
             title = f"Differences to {baseline}, {protocol_title(protocol)}"
+            rows = [_row(results, item) for item in own]
             tables.append(Table(title=title, protocol=protocol, columns=columns, rows=rows, notes=notes))
     return tables
+
+
+def _row(results: Results, item: Comparison) -> Row:
+    entries = [words(item.key.encoder)]
+    entries += [difference(item.roc.difference, (item.roc.low, item.roc.high)), p_value(item.roc.p)]
+    entries += [p_value(item.holm[0]), p_value(item.delong), p_value(item.holm_delong)]
+    entries += [difference(item.prc.difference, (item.prc.low, item.prc.high)), p_value(item.prc.p)]
+    entries += [p_value(item.holm[1])]
+    return Row(section=item.key.amount.name, task=results.task_title(item.key.task), entries=entries)
 
 
 def _compare(

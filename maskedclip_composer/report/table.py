@@ -8,6 +8,7 @@ import numpy as np
 
 Value = float | int | str | bool | None
 Mark = Literal["", "best", "second"]
+Align = Literal["", "text", "check"]
 
 NOTHING = "-"
 
@@ -21,17 +22,14 @@ class Entry:
         values: As programs read it, by what they add to the column's name; scores as fractions.
         mark: Best or second of its column and section.
         small: Said after the text in smaller type where there is room.
+        align: Text to the left, check marks in the middle, numbers ("") to the right.
     """
 
     text: str
     values: dict[str, Value]
     mark: Mark = ""
     small: str = ""
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is set as words, not as a number."""
-        return any(isinstance(value, str | bool) for value in self.values.values())
+    align: Align = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +39,13 @@ class Row:
     Attributes:
         section: Lines with the same one stand together, under it as a heading.
         entries: One per column.
+        task: Likewise together within a section; empty where the columns are the tasks.
         quoted: Whether the numbers are somebody else's.
     """
 
     section: str
     entries: list[Entry]
+    task: str = ""
     quoted: bool = False
 
 
@@ -71,19 +71,38 @@ class Table:
 
     @property
     def sections(self) -> list[tuple[str, list[Row]]]:
-        """Rows by section, in order."""
-        names = dict.fromkeys(row.section for row in self.rows)
-        return [(name, [row for row in self.rows if row.section == name]) for name in names]
+        """Rows below their headings, in order; for people."""
+        names = dict.fromkeys((row.section, row.task) for row in self.rows)
+        return [
+            (
+                f"{f'{task}, ' if task else ''}{self.section_name.lower() if task else self.section_name}: {section}",
+                [row for row in self.rows if (row.section, row.task) == (section, task)],
+            )
+            for section, task in names
+        ]
+
+    def with_task_column(self) -> "Table":
+        """Return the same with the rows' tasks as the first column, where they have any; for files."""
+        if not any(row.task for row in self.rows):
+            return self
+        rows = [replace(row, task="", entries=[words(row.task), *row.entries]) for row in self.rows]
+        return replace(self, columns=[("", "Task"), *self.columns], rows=rows)
 
 
 def words(text: str) -> Entry:
     """Return an entry of text."""
-    return Entry(text or NOTHING, {"": text or None})
+    return Entry(text or NOTHING, {"": text or None}, align="text")
 
 
 def count(value: int | None, unknown: str = NOTHING) -> Entry:
     """Return an entry of a whole number."""
     return Entry(unknown if value is None else f"{value:,}", {"": value})
+
+
+def about(text: str) -> Entry:
+    """Return an entry of a number as somebody else rounded it, such as 0.14M."""
+    value = round(1e6 * float(text.removesuffix("M"))) if text.endswith("M") else int(text)
+    return Entry(text, {"": value})
 
 
 def extent(values: tuple[int, int]) -> Entry:
@@ -96,7 +115,7 @@ def extent(values: tuple[int, int]) -> Entry:
 
 def check(is_true: bool) -> Entry:
     """Return an entry of a check mark."""
-    return Entry("✓" if is_true else "", {"": is_true})
+    return Entry("✓" if is_true else "", {"": is_true}, align="check")
 
 
 def percent(

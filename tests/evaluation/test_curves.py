@@ -56,22 +56,32 @@ def test_curves_enclose_the_areas_that_their_legends_name(kind):
 
 
 def test_thirty_nine_classes_are_told_apart_and_named():
-    case = scored("nominal", 39, images=300)
+    scores, one_hot, _, metrics, kind = scored("nominal", 39, images=300)
+    names = [f"{index}. a name as long as some are" for index in range(39)]
+    case = (scores, one_hot, names, metrics, kind)
     for picture in (roc_picture, pr_picture):
         figure = picture(*case)
         axes = figure.axes[0]
-        assert len(axes.get_legend().get_texts()) == 38  # the absent class has no curve
+        assert len(figure.legends[0].get_texts()) == 38  # the absent class has no curve
         looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines if line.get_label()[0] != "_"}
         assert len(looks) == 38
-        legend = axes.get_legend().get_window_extent(drawn(figure))
-        assert legend.x1 <= figure.bbox.x1 + 1
+        legend = figure.legends[0].get_window_extent(drawn(figure))
+        assert legend.x0 > axes.get_window_extent().x1
+        assert legend.x1 <= figure.bbox.x1
         assert legend.y0 >= 0
     figure = confusion_picture(*case)
     renderer = drawn(figure)
     labels = figure.axes[0].get_yticklabels()
-    assert [label.get_text() for label in labels] == case[2]
+    assert [label.get_text() for label in labels] == [f"{name[:27]}…" for name in names]
     boxes = [label.get_window_extent(renderer) for label in labels]
     assert all(above.y0 >= below.y1 - 0.5 for above, below in pairwise(boxes))
+
+
+def test_a_dollar_sign_is_no_mathematics():
+    scores, one_hot, _, metrics, kind = scored("nominal", 3)
+    names = ["$", "a$b", "$x$"]
+    drawn(roc_picture(scores, one_hot, names, metrics, kind))
+    drawn(confusion_picture(scores, one_hot, names, metrics, kind))
 
 
 def test_the_confusion_matrix_counts_true_by_predicted_classes():

@@ -87,8 +87,6 @@ def contrast(observed: float, drawn: Float[np.ndarray, " draws"]) -> Contrast:
         As in `paired_difference`.
     """
     drawn = drawn[np.isfinite(drawn)]
-    # Equal means that were summed in another order are equal, not on one side of zero.
-    drawn = np.where(np.abs(drawn) < _ZERO, 0, drawn)
     low, high = interval(drawn)
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return Contrast(difference=observed, low=low, high=high, p=float(min(1, 2 * (1 + beyond) / (len(drawn) + 1))))
