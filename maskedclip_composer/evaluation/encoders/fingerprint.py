@@ -1,0 +1,17 @@
+"""A name for an encoder's weights, so that two results can be known to be of the same ones."""
+
+import hashlib
+
+import torch
+
+from maskedclip_composer.evaluation.encoders.base import Encoder
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """Return the SHA-256 over name, type, shape and bytes of every weight and buffer, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        # NumPy has no bfloat16, so the bytes are taken by torch.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
