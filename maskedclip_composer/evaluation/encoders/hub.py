@@ -62,7 +62,11 @@ def _model(source: str) -> Any:
         if hasattr(config, "mask_ratio"):
             config.mask_ratio = 0.0  # ViTMAEModel would encode a random quarter of the patches
         model, found = AutoModel.from_pretrained(
-            source, config=config, output_loading_info=True, trust_remote_code=False
+            source,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are named; transformers' own error leaves out which they are
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, LookupError, pickle.UnpicklingError, SafetensorError) as error:
         raise UserError(
@@ -71,7 +75,10 @@ def _model(source: str) -> Any:
         ) from error
     problems = [f"missing: {key}" for key in found["missing_keys"] if not key.startswith(UNUSED)]
     problems += [f"unexpected: {key}" for key in found["unexpected_keys"] if not key.startswith(DROPPED)]
-    problems += [f"of another shape: {key}" for key in found["mismatched_keys"]] + list(found["error_msgs"])
+    problems += [
+        f"{key}: {list(given)} in the file, {list(wanted)} in the configuration"
+        for key, given, wanted in found["mismatched_keys"]
+    ] + list(found["error_msgs"])
     if problems:
         raise UserError(f"The weights in {source} are not those of {type(model).__name__}:\n{listed(problems)}")
     pooler = getattr(model, "pooler", None)
