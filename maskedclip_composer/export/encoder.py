@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig, build_image_encoder, build_vit
 
@@ -238,20 +239,7 @@ def _assemble(
     """Build the architecture, load exactly its weights, then change the image size if another one is wanted."""
     weights = {key: value for key, value in weights.items() if not key.startswith(HEAD_PREFIXES)}
     vit = build_vit(name, stored_size, patch_size, depth)
-    wanted = vit.state_dict()
-    problems = [f"missing: {key}" for key in wanted.keys() - weights.keys()]
-    problems += [f"unexpected: {key}" for key in weights.keys() - wanted.keys()]
-    problems += [
-        f"{key}: {list(weights[key].shape)} in the file, {list(wanted[key].shape)} in {name} at {stored_size} pixels"
-        for key in wanted.keys() & weights.keys()
-        if weights[key].shape != wanted[key].shape
-    ]
-    if problems:
-        shown = "\n".join(sorted(problems)[:20]) + (
-            f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        )
-        raise UserError(f"The weights in {source} are not those of {name} at image size {stored_size}:\n{shown}")
-    vit.load_state_dict(dict(weights), strict=True)
+    load_exactly(vit, weights, source=str(source), architecture=f"{name} at {stored_size} pixels")
     description = str(source)
     if image_size is not None and image_size != stored_size:
         patch = vit.patch_embed.patch_size[0]

@@ -71,8 +71,6 @@ def _assemble(weights: dict[str, Tensor], path: Path, image_size: int | None, *,
     vit = VisionTransformer(num_classes=0, fc_norm=fc_norm, final_norm=True, **arguments)
     if fc_norm:
         vit.reset_classifier(0, global_pool="avg")
-    if "reg_token" in weights:
-        raise UserError(f"{path} has timm's names.\nUse timm:NAME@{path}.")
     if "register_tokens" in weights or any(".mlp.w12." in key for key in weights):
         # timm's filter knows DINOv2 by its mask token.
         weights = checkpoint_filter_fn(weights | {"mask_token": weights["cls_token"]}, vit)
@@ -91,6 +89,8 @@ def _assemble(weights: dict[str, Tensor], path: Path, image_size: int | None, *,
 
 def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[int, dict[str, Any]]:
     """Return the image size and timm's arguments that the shapes speak of; the strict check finds what they hide."""
+    if "reg_token" in weights:
+        raise UserError(f"{path} has timm's names.\nUse timm:NAME@{path}.")
     needed = ("patch_embed.proj.weight", "pos_embed", "cls_token", "blocks.0.norm1.weight")
     missing = [f"missing: {key}" for key in needed if key not in weights]
     if missing:
