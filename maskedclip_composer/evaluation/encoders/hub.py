@@ -75,10 +75,9 @@ def _model(source: str) -> Any:
         ) from error
     problems = [f"missing: {key}" for key in found["missing_keys"] if not key.startswith(UNUSED)]
     problems += [f"unexpected: {key}" for key in found["unexpected_keys"] if not key.startswith(DROPPED)]
-    problems += [
-        f"{key}: {list(given)} in the file, {list(wanted)} in the configuration"
-        for key, given, wanted in found["mismatched_keys"]
-    ] + list(found["error_msgs"])
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    problems += [f"of another shape than {shapes.get(key)}: {key}" for key in found["mismatched_keys"]]
+    problems += found["error_msgs"]
     if problems:
         raise UserError(f"The weights in {source} are not those of {type(model).__name__}:\n{listed(problems)}")
     pooler = getattr(model, "pooler", None)
@@ -89,9 +88,15 @@ def _model(source: str) -> Any:
 
 def _preprocessing(source: str) -> tuple[tuple[float, ...], tuple[float, ...], int | None, str]:
     """Return mean, deviation, image size where it is stated, and what is to be said about them."""
-    if cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None:
-        return IMAGE_MEAN, IMAGE_STD, None, ", which states no mean and deviation: ImageNet's are used"
-    processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    try:
+        if cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None:
+            return IMAGE_MEAN, IMAGE_STD, None, ", which states no mean and deviation: ImageNet's are used"
+        processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(
+            f"hf:{source}: transformers could not read its preprocessor_config.json: {error}\n"
+            "Mend the file, or remove it for ImageNet's mean and deviation."
+        ) from error
     factor = getattr(processor, "rescale_factor", 1 / 255)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-3):
         raise UserError(f"hf:{source} wants images scaled by {factor}; only 1/255, that is units of 0 to 1, is known.")

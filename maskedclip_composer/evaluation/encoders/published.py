@@ -38,9 +38,9 @@ def load_timm(text: str, image_size: int | None = None) -> Encoder:
     size = image_size or facts["input_size"][-1]
     arguments = _arguments(facts, size)
     if at:
-        network, description = _from_file(name, Path(file), arguments, facts)
+        network, description = _from_file(name, Path(file), arguments | _strictness(name), facts)
     else:
-        network, description = _from_timm(name, arguments, facts)
+        network, description = _from_timm(name, arguments | _strictness(name), facts)
     if facts.get("fixed_input_size") and size != facts["input_size"][-1]:
         description += f", positions resampled from {facts['input_size'][-1]} to {size} pixels"
     if getattr(network, "global_pool", None) in ("map", "prr"):
@@ -98,10 +98,10 @@ def _examine(name: str, image_size: int | None) -> tuple[dict[str, Any], bool]:
 
 def _from_timm(name: str, arguments: dict[str, Any], facts: dict[str, Any]) -> tuple[nn.Module, str]:
     try:
-        network = _create(name, **arguments)
+        network = timm.create_model(name, pretrained=True, **arguments)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"timm:{name}: timm could not load weights: {error}\n"
+            f"timm:{name}: timm could not load weights: {_shortened(error)}\n"
             f"Check the name's weight tag and the network, or give a file as timm:{name}@FILE."
         ) from error
     return network, f"{name}, weights of timm ({facts.get('tag') or 'default'})"
@@ -120,9 +120,11 @@ def _from_file(name: str, path: Path, arguments: dict[str, Any], facts: dict[str
     }
     shapes = {key: value.shape for key, value in weights.items()}
     try:
-        network = _create(name, pretrained_cfg_overlay=overlay, num_classes=overlay["num_classes"], **arguments)
+        network: Any = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=overlay["num_classes"], **arguments
+        )
     except (RuntimeError, LookupError, AttributeError, ValueError, TypeError) as error:  # of the filter or the check
-        raise UserError(f"The weights in {path} are not those of {name}: {error}") from error
+        raise UserError(f"The weights in {path} are not those of {name}: {_shortened(error)}") from error
     del network.pretrained_cfg["state_dict"]  # timm keeps a second copy there
     own = network.state_dict()
     resampled = sorted(key for key, shape in shapes.items() if key in own and own[key].shape != shape)
@@ -130,13 +132,23 @@ def _from_file(name: str, path: Path, arguments: dict[str, Any], facts: dict[str
     return network, description + (f", resampled by timm: {', '.join(resampled)}" if resampled else "")
 
 
-def _create(name: str, **arguments: Any) -> Any:
-    """Create the model with weights, each of whose keys is checked: timm itself is lenient with some families."""
+def _strictness(name: str) -> dict[str, bool]:
+    """Return the argument that makes timm check every key; by itself it is lenient with some families.
+
+    Raises:
+        UserError: The model's family cannot be loaded with a check.
+    """
     try:
-        return timm.create_model(name, pretrained=True, pretrained_strict=True, **arguments)
+        with torch.device("meta"):
+            timm.create_model(name, pretrained_strict=True)
     except TypeError as error:
-        if "pretrained_strict" not in str(error):
-            raise
-    if not timm.models.is_model_in_modules(name.split(".")[0], _STRICT_BY_THEMSELVES):
-        raise UserError(f"timm:{name} is loaded by timm without a check of its weights.\nChoose another architecture.")
-    return timm.create_model(name, pretrained=True, **arguments)
+        if timm.models.is_model_in_modules(name.split(".")[0], _STRICT_BY_THEMSELVES):
+            return {}
+        raise UserError(
+            f"timm:{name} is loaded by timm without a check of its weights.\nChoose another architecture."
+        ) from error
+    return {"pretrained_strict": True}
+
+
+def _shortened(error: Exception, length: int = 2000) -> str:
+    return str(error) if len(str(error)) <= length else f"{str(error)[:length]} ..."

@@ -235,7 +235,7 @@ def test_retfounds_classifier(tmp_path, vit):
 
 
 def test_the_large_vit_of_224_pixels_is_recognised(tmp_path):
-    """The names and shapes of RETFound's release; the weights share their memory, so the file is small."""
+    """The names and shapes of RETFound's release, without its gigabyte."""
     from maskedclip_composer.evaluation.encoders.facebook import _architecture
 
     with torch.device("meta"):
