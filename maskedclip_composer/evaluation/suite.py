@@ -77,6 +77,7 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
                 tracker.log(cell, outcome)
             progress.update()
     if tracker is not None:
+        suite = joined(folder, suite)  # another process may have worked at other cells
         complete = all(load_outcome(folder, cell) for cell in suite.planned)
         save_results(folder, list(load_outcomes(folder)))
         save_suite(folder, replace(suite, complete=complete, mlflow=tracker.close()))

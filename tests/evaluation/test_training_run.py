@@ -41,7 +41,9 @@ HASHES = [np.random.default_rng(seed).bytes(32) for seed in range(4)]
 
 
 def test_the_same_file_and_one_that_looks_the_same_count_and_what_was_not_stored_does_not(run):
-    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0]), ("quarantined", "b", HASHES[1])])
+    manifest(
+        run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0]), ("quarantined", "b", HASHES[1])]
+    )
     manifest(run / "data" / "unpaired" / "manifest.parquet", [("stored", "c", HASHES[2])])
     sha256 = ["a", "b", "c", "d", "e", ""]
     phashes = [b"", HASHES[1], b"", flipped(HASHES[2], NEAR), flipped(HASHES[2], NEAR + 1), b""]

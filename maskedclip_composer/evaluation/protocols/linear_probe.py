@@ -5,10 +5,9 @@ import warnings
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from maskedclip_composer.evaluation.protocols.base import Fit, Problem
@@ -49,7 +48,7 @@ class _Regression:
         self._config = config
         self._c = c
         self._several = several
-        self._models: list[tuple[list[int], ClassifierMixin]] = []  # columns and model
+        self._models: list[tuple[list[int], Pipeline]] = []  # columns and model
         self._constant: dict[int, float] = {}
         self.iterations = 0
         self._num_classes = 0
@@ -75,16 +74,16 @@ class _Regression:
         for column, value in self._constant.items():
             result[:, column] = value
         for columns, model in self._models:
-            scores = model.predict_proba(features)  # pyright: ignore[reportAttributeAccessIssue]
+            scores = model.predict_proba(features)
             for place, column in enumerate(columns):
                 if column >= 0:  # the first column of a single label says that it is absent
                     result[:, column] = scores[:, place]
         return result
 
-    def _one(self, features: Float[np.ndarray, "images dim"], targets: Int[np.ndarray, " images"]) -> ClassifierMixin:
+    def _one(self, features: Float[np.ndarray, "images dim"], targets: Int[np.ndarray, " images"]) -> Pipeline:
         weight = "balanced" if self._config.balanced else None
         regression = LogisticRegression(C=self._c, class_weight=weight, max_iter=self._config.max_iterations)
-        model = make_pipeline(StandardScaler(), regression) if self._config.standardise else regression
+        model = make_pipeline(StandardScaler() if self._config.standardise else "passthrough", regression)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # reported for the chosen strength alone
             model.fit(features, targets)

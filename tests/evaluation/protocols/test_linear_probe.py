@@ -93,7 +93,9 @@ def test_labels_of_several_are_fitted_each_for_itself():
     parts = drawn(6)
     rng = np.random.default_rng(7)
     parts = {name: (features, rng.random(labels.shape) < 0.4) for name, (features, labels) in parts.items()}
-    fit = linear_probe(LinearProbeConfig(c_grid=[1.0], standardise=False), feature_problem(parts, "multilabel"), np.arange(60))
+    fit = linear_probe(
+        LinearProbeConfig(c_grid=[1.0], standardise=False), feature_problem(parts, "multilabel"), np.arange(60)
+    )
     for column in range(3):
         model = LogisticRegression(C=1.0, max_iter=2000).fit(parts["train"][0], parts["train"][1][:, column])
         np.testing.assert_allclose(fit.probabilities[:, column], model.predict_proba(parts["test"][0])[:, 1], atol=1e-6)

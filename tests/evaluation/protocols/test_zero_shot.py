@@ -35,7 +35,12 @@ def run(shards, text_tower, tmp_path_factory):  # noqa: F811
     options = [f"data.{kind}.remote={shards / kind}" for kind in ("paired", "unpaired")]
     options += [f"data.{kind}.split=null" for kind in ("paired", "unpaired")]
     options += ["data.max_tokens=32", f"text_encoder.name={text_tower}", f"output={output}", "run_name=tiny"]
-    options += ["trainer.progress_bar=false", "trainer.max_duration=2ba", "optimizer.warmup=1ba", "tracking.mlflow=false"]
+    options += [
+        "trainer.progress_bar=false",
+        "trainer.max_duration=2ba",
+        "optimizer.warmup=1ba",
+        "tracking.mlflow=false",
+    ]
     assert train.main([str(ROOT / DEBUG), *options]) == 0
     return output / "tiny"
 
