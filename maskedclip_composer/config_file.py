@@ -1,6 +1,7 @@
 """The one place where a yaml becomes dataclasses; light, so that errors come at once."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
@@ -31,7 +32,7 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
             raise UserError(
                 f"Override {override!r} is not of the form key=value, for example seed=3 or data.paired=null."
             )
-    _refuse_bare_keys(loaded, cls, path)
+    _refuse_bare_keys(loaded, cls, path, _bare_keys(Path(path).read_text()))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, dotted)
         result = OmegaConf.to_object(merged)
@@ -68,16 +69,33 @@ def _read(path: Path) -> DictConfig:
     return loaded
 
 
-def _refuse_bare_keys(loaded: DictConfig, cls: type, path: str, prefix: str = "") -> None:
-    """Refuse `mim:` without a value: yaml reads it as null, which would silently mean off."""
+def _bare_keys(text: str) -> set[str]:
+    """Return the dotted keys without a value, not even the word null."""
+
+    def walk(node: yaml.Node | None, prefix: str) -> Iterator[str]:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                name = f"{prefix}{key.value}"
+                if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+                    yield name
+                yield from walk(value, f"{name}.")
+
+    return set(walk(yaml.compose(text), ""))
+
+
+def _refuse_bare_keys(loaded: DictConfig, cls: type, path: str, bare: set[str], prefix: str = "") -> None:
+    """Refuse `mim:` without a value: yaml reads it as null, which would silently mean off.
+
+    `mim: null` is understood: a resolved config says so of what is off.
+    """
     for name, hint in get_type_hints(cls).items():
         part = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
         if part is None or name not in loaded:
             continue
         value = loaded._get_node(name)
         if isinstance(value, DictConfig) and not value._is_none():
-            _refuse_bare_keys(value, part, path, f"{prefix}{name}.")  # pyright: ignore[reportArgumentType]
-        elif type(None) in get_args(hint) and loaded[name] is None:
+            _refuse_bare_keys(value, part, path, bare, f"{prefix}{name}.")  # pyright: ignore[reportArgumentType]
+        elif type(None) in get_args(hint) and f"{prefix}{name}" in bare:
             raise UserError(
                 f"{path}: {prefix}{name} has no value, which yaml reads as null, that is off.\n"
                 f"Write `{name}: {{}}` to switch it on with its defaults, or remove the line."

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.config import EvaluateConfig
+from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
 
 PRETRAIN = "yamls/pretrain.yaml"
 DATA = ["data.paired.remote=paired", "data.unpaired.remote=unpaired"]
@@ -175,6 +175,8 @@ def test_config_needs_no_composer():
 
 def test_a_bare_protocol_is_refused_too(tmp_path: Path):
     path = tmp_path / "x.yaml"
-    path.write_text("probe:\nfinetune: {}\n")
-    with pytest.raises(UserError, match="probe has no value"):
-        load_config(EvaluateConfig, str(path), ["checkpoint=a", "data=b"])
+    path.write_text("title: a\nsource: b\nknn:\nfinetune: {}\n")
+    with pytest.raises(UserError, match="knn has no value"):
+        load_config(ProtocolConfig, str(path), [])
+    path.write_text("title: a\nsource: b\nknn: null\nfinetune: {}\n")
+    assert load_config(ProtocolConfig, str(path), []).knn is None

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from maskedclip_composer.config import TrainConfig, to_yaml
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.evaluation.training_run import (
     NEAR,
     contaminated,
@@ -102,5 +104,8 @@ def test_recipes_of_the_ablation(run, name, parts):
     for kind in ("paired", "unpaired"):
         if kind in content["data"]:
             content["data"][kind]["remote"] = kind
-    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    (run / "written.yaml").write_text(yaml.safe_dump(content))
+    resolved = to_yaml(load_config(TrainConfig, str(run / "written.yaml"), []))  # as a run's folder has it
+    assert "null" in resolved
+    (run / "config.yaml").write_text(resolved)
     assert {part for part, present in recipe(run).items() if present} == parts
