@@ -99,6 +99,13 @@ def count(value: int | None, unknown: str = NOTHING) -> Entry:
     return Entry(unknown if value is None else f"{value:,}", {"": value})
 
 
+def images(value: int | None) -> Entry:
+    """Return an entry of a number of images, large ones in millions as the paper has them."""
+    if value is None or value < 100_000:
+        return count(value, "unknown")
+    return Entry(f"{value / 1e6:.2f}M", {"": value})
+
+
 def about(text: str) -> Entry:
     """Return an entry of a number as somebody else rounded it, such as 0.14M."""
     value = round(1e6 * float(text.removesuffix("M"))) if text.endswith("M") else int(text)
