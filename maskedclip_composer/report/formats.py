@@ -51,9 +51,8 @@ def markdown(table: Table) -> str:
     table = table.with_task_column()
     heads = [table.section_name, *(_name(heading) for heading in table.columns)]
     lines = [[row.section, *(_markdown(entry) for entry in row.entries)] for row in table.rows]
-    frame = pd.DataFrame(
-        [[_piped(cell) for cell in line] for line in lines], columns=pd.Index([_piped(head) for head in heads])
-    )
+    columns = pd.Index([_piped(head) for head in heads])
+    frame = pd.DataFrame([[_piped(cell) for cell in line] for line in lines], columns=columns)
     # Numbers stay as they are written: tabulate would print 73.0 as 73.
     body = frame.to_markdown(index=False, disable_numparse=True)
     notes = "\n\n".join(_plain(note) for note in table.notes)
