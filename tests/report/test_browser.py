@@ -15,26 +15,28 @@ from tests.report.test_write import add_pictures
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed")
 
-# Opens what is folded, waits for the pictures, and tells the frame's owner what it sees.
+# Tells the frame's owner what it sees, once all pictures are there; without waiting for anything more, since headless
+# Chromium does not wait with it.
 PROBE = """<script>
-addEventListener("load", async () => {
-  const root = document.documentElement, folded = root.scrollWidth;
-  document.querySelectorAll("details").forEach(item => { item.open = true; });
-  const images = [...document.images];
-  images.forEach(image => { image.loading = "eager"; });
-  await Promise.all(images.map(image => image.decode().catch(() => null)));
+addEventListener("load", () => {
+  const root = document.documentElement, open = root.scrollWidth, images = [...document.images];
   const boxes = [...document.querySelectorAll(".box")];
   const wide = boxes.filter(box => box.scrollWidth > box.clientWidth);
   wide.forEach(box => { box.scrollLeft = 60; });
   const left = box => box.querySelector("tbody tr:not(.section) th").getBoundingClientRect().left;
+  const fold = () => {
+    document.querySelectorAll("details").forEach(item => { item.open = false; });
+    return root.scrollWidth;
+  };
   parent.postMessage(JSON.stringify({
-    inner: innerWidth, folded, open: root.scrollWidth,
+    inner: innerWidth, open,
     images: images.length, broken: images.filter(image => !image.naturalWidth).map(image => image.alt),
     boxes: boxes.length, wide: wide.length,
     moved: wide.filter(box => Math.abs(left(box) - box.getBoundingClientRect().left) > 2).length,
     requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !/^data:/.test(name)),
     background: getComputedStyle(document.body).backgroundColor, text: getComputedStyle(document.body).color,
-    table: [...document.querySelectorAll("table")][0].innerText
+    table: document.querySelector("table").innerText,
+    folded: fold(),
   }), "*");
 });
 </script>"""
@@ -55,6 +57,7 @@ def look(page: Path, width: int, folder: Path, *flags: str) -> dict:
     """Open the page in a frame of that width and return what the probe saw."""
     assert BROWSER is not None
     probed = page.read_text().replace("</body>", f"{PROBE}</body>")
+    probed = probed.replace("<details>", "<details open>").replace(' loading="lazy"', "")
     owner = folder / "owner.html"
     owner.write_text(OWNER.replace("WIDTH", str(width)).replace("PAGE", html.escape(probed)))
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
