@@ -1,6 +1,7 @@
 """Tables as Markdown, LaTeX, CSV and JSON."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def latex(table: Table) -> str:
         multicol_align="c",
         column_format=_alignment(table),
     )
+    # pandas draws \\cline, also after the last section; booktabs has its own rule.
+    text = re.sub(r"\\cline\{[\d-]+\}\n(?!\\bottomrule)", r"\\midrule\n", text)
+    text = re.sub(r"\\cline\{[\d-]+\}\n", "", text)
     # What text fonts lack, or print as something else (OT1 encoding); the tabular has no other of these characters.
     for character, command in _LATEX_SIGNS.items():
         text = text.replace(character, command)
