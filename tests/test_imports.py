@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "config_file": ({"errors"}, {"torch", "composer", "streaming"}),
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
+    "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.

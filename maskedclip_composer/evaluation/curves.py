@@ -6,6 +6,7 @@ per class, the classes' names, the metrics of these probabilities, and the kind 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -181,7 +182,7 @@ def _counted(names: Sequence[str], metrics: Metrics) -> list[int]:
     return [index for index in range(len(names)) if index not in metrics["skipped"]]
 
 
-def _look(index: int) -> dict[str, str]:
+def _look(index: int) -> dict[str, Any]:
     """Ten colours in four kinds of line tell forty classes apart."""
     return {"color": f"C{index % 10}", "linestyle": ("-", "--", "-.", ":")[index // 10 % 4]}
 

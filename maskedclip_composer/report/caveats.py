@@ -39,9 +39,9 @@ def missing_groups(results: Results) -> list[str]:
 
 def _incomplete(results: Results) -> list[str]:
     done = sum(len(cells) for cells in results.groups.values())
-    if results.missing:
+    if missing := len(results.missing):
         return [
-            f"Incomplete: {len(results.missing)} of {done + len(results.missing)} cells are missing. "
+            f"Incomplete: {missing} of {done + missing} cells {'is' if missing == 1 else 'are'} missing. "
             "Means are over the seeds that are finished, and Avg is left out where a task is missing."
         ]
     if not results.suite.complete:

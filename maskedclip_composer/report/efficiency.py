@@ -50,6 +50,8 @@ def efficiency_figure(results: Results, summaries: Mapping[Key, Summary], protoc
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for place, task in zip(axes, results.tasks, strict=False):
         draw_panel(place, results, summaries, protocol, task)
+    for place in axes[::across]:
+        place.set_ylabel("ROC (%)")
     for place in axes[len(results.tasks) :]:
         place.remove()
     figure.suptitle(f"{protocol_title(protocol)}: ROC by amount of training data, bars: 95 % interval", fontsize=11)
@@ -67,6 +69,7 @@ def panel_figure(results: Results, summaries: Mapping[Key, Summary], protocol: s
     figure = Figure(figsize=(4.2, 3.4 + 0.22 * math.ceil(len(results.encoders) / 2)), layout="constrained")
     axes = figure.subplots()
     draw_panel(axes, results, summaries, protocol, task)
+    axes.set_ylabel("ROC (%)")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
@@ -108,7 +111,6 @@ def draw_panel(axes: Axes, results: Results, summaries: Mapping[Key, Summary], p
     axes.set_title(_literal(results.task_title(task)), fontsize=11)
     axes.set_xticks(range(len(amounts)), [amount.name for amount in amounts])
     axes.set_xlim(-0.5, len(amounts) - 0.5)
-    axes.set_ylabel("ROC (%)")
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -36,9 +36,9 @@ def shrink_to_fit(paths: Sequence[Path], budget: int) -> Mapping[Path, bytes | N
 def _shrink(path: Path, share: int) -> bytes | None:
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
-    for width in _WIDTHS:
+    for width in dict.fromkeys(min(width, picture.width) for width in _WIDTHS):
         smaller = picture.copy()
-        smaller.thumbnail((width, width), Image.Resampling.LANCZOS)
+        smaller.thumbnail((width, picture.height), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         smaller.save(buffer, "WEBP", quality=_QUALITY)
         if buffer.tell() <= share:

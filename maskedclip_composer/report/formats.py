@@ -1,6 +1,7 @@
 """Tables as Markdown, LaTeX, CSV and JSON."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def markdown(table: Table) -> str:
     table = table.with_task_column()
     heads = [table.section_name, *(_name(heading) for heading in table.columns)]
     lines = [[row.section, *(_markdown(entry) for entry in row.entries)] for row in table.rows]
-    frame = pd.DataFrame([[_piped(cell) for cell in line] for line in lines], columns=[_piped(head) for head in heads])
+    columns = pd.Index([_piped(head) for head in heads])
+    frame = pd.DataFrame([[_piped(cell) for cell in line] for line in lines], columns=columns)
     # Numbers stay as they are written: tabulate would print 73.0 as 73.
     body = frame.to_markdown(index=False, disable_numparse=True)
     notes = "\n\n".join(_plain(note) for note in table.notes)
@@ -69,10 +71,12 @@ def latex(table: Table) -> str:
         index=pd.MultiIndex.from_arrays([[row.section for row in table.rows], range(len(table.rows))]),
     )
     marks = [[_LATEX_MARKS[entry.mark] for entry in row.entries] for row in table.rows]
-    style = frame.style.format(escape="latex").apply(
-        lambda data: pd.DataFrame(marks, index=data.index, columns=data.columns), axis=None
-    )
-    style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1).hide(axis=0, level=1)
+    style = frame.style
+    style.apply(lambda data: pd.DataFrame(marks, index=data.index, columns=data.columns), axis=None)
+    style.format(escape="latex")
+    style.format_index(escape="latex", axis=0)
+    style.format_index(escape="latex", axis=1)
+    style.hide(axis=0, level=1)
     text = style.to_latex(
         hrules=True,
         clines="skip-last;data",
@@ -80,6 +84,9 @@ def latex(table: Table) -> str:
         multicol_align="c",
         column_format=_alignment(table),
     )
+    # pandas draws \\cline, also after the last section; booktabs has its own rule.
+    text = re.sub(r"\\cline\{[\d-]+\}\n(?!\\bottomrule)", r"\\midrule\n", text)
+    text = re.sub(r"\\cline\{[\d-]+\}\n", "", text)
     # What text fonts lack, or print as something else (OT1 encoding); the tabular has no other of these characters.
     for character, command in _LATEX_SIGNS.items():
         text = text.replace(character, command)

@@ -1,6 +1,7 @@
 """What was compared and what came of it, in sentences that claim no more than the tests do."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from maskedclip_composer.report.groups import Results, protocol_title
@@ -25,21 +26,29 @@ def scope(results: Results) -> str:
     )
 
 
-def findings(results: Results, comparisons: Sequence[Comparison], baseline: str) -> list[str]:
-    """Return one sentence per protocol about ROC, and what such a sentence does not say."""
+@dataclass(frozen=True)
+class Finding:
+    """A sentence, and what it says of single encoders."""
+
+    sentence: str
+    encoders: list[str] = field(default_factory=list)
+
+
+def findings(results: Results, comparisons: Sequence[Comparison], baseline: str) -> list[Finding]:
+    """Return one finding per protocol about ROC, and what such a finding does not say."""
     if not comparisons:
-        return [f"No encoder could be compared with the baseline {baseline}, so nothing is said about differences."]
-    sentences = [
+        return [Finding(f"No encoder could be compared with {baseline}, so nothing is said of differences.")]
+    found = [
         _of_protocol(results, [item for item in comparisons if item.key.protocol == protocol], protocol, baseline)
         for protocol in results.protocols
         if any(item.key.protocol == protocol for item in comparisons)
     ]
-    return [
-        *sentences,
+    caution = (
         f"Counted are differences of ROC with p < {LEVEL:g} after Holm's correction over the tasks of one encoder at "
         "one amount; several encoders and amounts are not corrected for. A difference that is not counted may still "
-        "exist: the test splits may be too small to show it.",
-    ]
+        "exist: the test splits may be too small to show it."
+    )
+    return [*found, Finding(caution)]
 
 
 def listing(words: Sequence[str]) -> str:
@@ -47,25 +56,27 @@ def listing(words: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
-def _of_protocol(results: Results, comparisons: Sequence[Comparison], protocol: str, baseline: str) -> str:
+def _of_protocol(results: Results, comparisons: Sequence[Comparison], protocol: str, baseline: str) -> Finding:
     told, silent = [], []
     for encoder in results.encoders:
         own = [item for item in comparisons if item.key.encoder == encoder]
-        if not own:
-            continue
         parts = []
-        for amount in results.amounts(protocol):
-            here = [item for item in own if item.key.amount == amount]
-            counts = [(word, sum(_verdict(item) == word for item in here)) for word in ("better", "worse")]
-            parts += [f"{word} on {n} of {_number(len(here), 'task')} at {amount.name}" for word, n in counts if n]
+        for verdict in ("better", "worse"):
+            counts = []
+            for amount in results.amounts(protocol):
+                here = [item for item in own if item.key.amount == amount]
+                if n := sum(_verdict(item) == verdict for item in here):
+                    counts.append(f"{n} of {_number(len(here), 'task')} at {amount.name}")
+            parts += [f"{verdict} on {listing(counts)}"] if counts else []
         if parts:
-            told.append(f"{encoder} is {listing(parts)}")
-        else:
+            told.append(f"{encoder}: {'; '.join(parts)}.")
+        elif own:
             silent.append(encoder)
+    title = protocol_title(protocol)
     if not told:
-        return f"{protocol_title(protocol)}: no encoder differs from {baseline} after correction."
-    rest = f"; no difference was found for {listing(silent)}" if silent else ""
-    return f"{protocol_title(protocol)}, compared with {baseline}: {'; '.join(told)}{rest}."
+        return Finding(f"{title}: no encoder differs from {baseline} after correction.")
+    rest = f" No difference was found for {listing(silent)}." if silent else ""
+    return Finding(f"{title}, compared with {baseline}, after correction.{rest}", told)
 
 
 def _verdict(item: Comparison) -> Literal["better", "worse", ""]:

@@ -12,6 +12,7 @@ from maskedclip_composer.report.caveats import missing_groups
 from maskedclip_composer.report.efficiency import panel_figure, render
 from maskedclip_composer.report.embed import data_uri, shrink_to_fit
 from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.headline import Finding
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Table
 
@@ -50,7 +51,7 @@ class Contents:
 
     title: str
     scope: str
-    findings: list[str]
+    findings: list[Finding]
     warnings: list[str]
     main: list[Table]
     ablation: list[Table]

@@ -8,7 +8,7 @@ from maskedclip_composer.evaluation.kinds import Amount
 from maskedclip_composer.report.groups import Key, Results, protocol_title
 from maskedclip_composer.report.quoted import SOURCE, Quoted, quoted_table
 from maskedclip_composer.report.summary import Summary
-from maskedclip_composer.report.table import Entry, Row, Table, about, check, count, mark_best, percent, words
+from maskedclip_composer.report.table import Entry, Row, Table, about, check, images, mark_best, percent, words
 
 Summaries = Mapping[Key, Summary]
 
@@ -27,7 +27,7 @@ def main_tables(results: Results, summaries: Summaries, *, quoted: bool) -> list
             own = []
             for encoder in results.encoders:
                 facts = results.suite.encoders[encoder]
-                first = [words(encoder), count(facts.paired, "unknown"), count(facts.unpaired, "unknown")]
+                first = [words(encoder), images(facts.paired), images(facts.unpaired)]
                 own += _measured(results, summaries, protocol, amount, encoder, first)
             rows += mark_best(own, range(3, len(columns)))
             for line in quoted_table("table1", protocol, amount.name, results.tasks) if quoted else []:

@@ -62,7 +62,7 @@ def _load() -> dict[str, dict[str, list[Quoted]]]:
 
 
 def _line(line: dict[str, Any]) -> Quoted:
-    scores = {name: (roc / 100, prc / 100) for name, (roc, prc) in line["scores"].items()}
+    scores = {name: (round(roc / 100, 4), round(prc / 100, 4)) for name, (roc, prc) in line["scores"].items()}
     return Quoted(
         name=line["name"],
         paired=line.get("paired", ""),

@@ -62,6 +62,7 @@ def comparison_tables(results: Results, comparisons: Sequence[Comparison], basel
         "Holm: adjusted over the tasks of one encoder at one amount of labels; several encoders or amounts are further "
         "tests, which it does not count.",
         "DeLong's test assumes independent images; where a patient has several, its p is too small.",
+        "Two encoders are not compared where their means leave out different classes.",
     ]
     tables = []
     for protocol in results.protocols:

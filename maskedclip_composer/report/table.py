@@ -99,6 +99,13 @@ def count(value: int | None, unknown: str = NOTHING) -> Entry:
     return Entry(unknown if value is None else f"{value:,}", {"": value})
 
 
+def images(value: int | None) -> Entry:
+    """Return an entry of a number of images, large ones in millions as the paper has them."""
+    if value is None or value < 100_000:
+        return count(value, "unknown")
+    return Entry(f"{value / 1e6:.2f}M", {"": value})
+
+
 def about(text: str) -> Entry:
     """Return an entry of a number as somebody else rounded it, such as 0.14M."""
     value = round(1e6 * float(text.removesuffix("M"))) if text.endswith("M") else int(text)
@@ -136,6 +143,7 @@ def percent(
     if deviation is not None:
         values[" sd"] = float(deviation)
         small = f"± {100 * deviation:.1f}"
+    interval = _defined(interval)
     if interval is not None:
         values |= {" low": float(interval[0]), " high": float(interval[1])}
     if spread:
@@ -149,6 +157,7 @@ def difference(value: float | None, interval: tuple[float, float] | None = None)
     """Return an entry of a difference of two scores, in percentage points."""
     if value is None or np.isnan(value):
         return Entry(NOTHING, {"": None})
+    interval = _defined(interval)
     if interval is None:
         return Entry(f"{100 * value:+.1f}", {"": float(value)})
     low, high = interval
@@ -175,6 +184,11 @@ def mark_best(rows: Sequence[Row], columns: Iterable[int]) -> list[Row]:
         if len(places) == 2:
             marked = [row if row.quoted else _marked(row, column, places) for row in marked]
     return marked
+
+
+def _defined(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return None for the interval of a score that no draw of patients has."""
+    return None if interval is None or np.isnan(interval).any() else interval
 
 
 def _marked(row: Row, column: int, places: Mapping[str, Mark]) -> Row:

@@ -1,5 +1,6 @@
 """All files of a report."""
 
+import math
 from pathlib import Path
 
 from maskedclip_composer.callbacks.atomic import write_whole
@@ -13,7 +14,7 @@ from maskedclip_composer.report.long_table import long_tables
 from maskedclip_composer.report.page import Contents, page
 from maskedclip_composer.report.paper_tables import ablation_tables, main_tables
 from maskedclip_composer.report.resampling import resample
-from maskedclip_composer.report.significance import compare, comparison_tables
+from maskedclip_composer.report.significance import LEVEL, compare, comparison_tables
 from maskedclip_composer.report.summary import summarise
 
 # 95 % ends are the 2.5th of a hundred values at each side: below this they are hardly estimated.
@@ -36,14 +37,14 @@ def write_report(
         title: Of the page; None names the suite.
 
     Raises:
-        UserError: There is no suite, no finished cell or a damaged one, or the baseline is not in the suite.
+        UserError: There is no suite, no finished cell or a damaged one, the baseline is not in the suite, or the draws
+            are too few.
     """
-    if draws < _FEWEST_DRAWS:
-        raise UserError(f"draws={draws} are too few for a 95 % interval.\nUse {_FEWEST_DRAWS} or more; 2000 is usual.")
     results = load_results(folder)
     baseline = baseline or results.suite.baseline
     if baseline not in results.suite.encoders:
         raise UserError(f"baseline={baseline} is no encoder of {folder}.\nUse one of: {', '.join(results.encoders)}.")
+    _check_draws(draws, len(results.tasks))
     resampled = resample(results, draws)
     summaries = summarise(results, resampled)
     comparisons = compare(results, summaries, resampled, baseline)
@@ -80,6 +81,16 @@ def write_report(
 
         log_report(results.suite.mlflow, files)
     return files[0]
+
+
+def _check_draws(draws: int, tasks: int) -> None:
+    """Refuse so few draws that the smallest p, 2 / (draws + 1), can never pass Holm's correction."""
+    fewest = max(_FEWEST_DRAWS, math.ceil(2 * tasks / LEVEL))
+    if draws < fewest:
+        raise UserError(
+            f"draws={draws} are too few: with {tasks} tasks no difference could ever be found.\n"
+            f"Use {fewest} or more; 2000 is usual."
+        )
 
 
 def _warnings_text(results: Results, sentences: list[str]) -> str:

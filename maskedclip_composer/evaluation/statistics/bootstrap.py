@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-# Cells (draw and image) that are scored at a time: half a dozen arrays of eight bytes each, which stay in the processor's
-# cache. With 40 times as many it took twice as long, half of it in the kernel for fresh memory.
+# Cells (draw and image) that are scored at a time: half a dozen arrays of eight bytes each, which stay in the cache.
+# With 40 times as many it took twice as long, half of it in the kernel for fresh memory.
 _CHUNK = 50_000
 
 
