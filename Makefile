@@ -16,11 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: data/demo/.prepared
 	rm -rf $(DEMO)
 	$(BIN)/composer train.py yamls/demo.yaml output=$(DEMO)
-	$(BIN)/composer evaluate.py yamls/demo_evaluate.yaml checkpoint=random:$(DEMO)/maskedclip output=$(DEMO) run_name=untrained
-	$(BIN)/composer evaluate.py yamls/demo_evaluate.yaml checkpoint=$(DEMO)/maskedclip output=$(DEMO) run_name=pretrained
-	@printf '\nLinear probe on the synthetic downstream set, frozen encoder\n\n'
-	@$(BIN)/python -m maskedclip_composer.evaluation.compare $(DEMO)/untrained $(DEMO)/pretrained
-	@printf '\nCheckpoint: %s\nEncoder:    %s\nMLflow:     %s\n' \
+	$(BIN)/composer evaluate.py yamls/evaluate.yaml checkpoints.untrained=random:$(DEMO)/maskedclip \
+	  checkpoints.pretrained=$(DEMO)/maskedclip tasks=[data/demo/downstream] protocols=[linear_probe,knn] \
+	  fractions=[0.25,1.0] workers=1 output=$(DEMO) run_name=evaluation
+	@printf '\nCheckpoint: %s\nEncoder:    %s\nReport:     $(DEMO)/evaluation/report/report.html\nMLflow:     %s\n' \
 	  $(DEMO)/maskedclip/checkpoints/latest-rank0.pt $(DEMO)/maskedclip/encoder.safetensors \
 	  '$(BIN)/mlflow ui --backend-store-uri sqlite:///$(DEMO)/mlflow.db'
 

@@ -3,8 +3,8 @@
 Every encoder on every task by every protocol, with several amounts of labels and several seeds.
 
 FILE.yaml         a config, for example yamls/evaluate.yaml
-checkpoints.NAME  a run folder, RUN/latest, an encoder .safetensors, a Composer .pt, timm:NAME, random:NAME, and files of
-                  others: retfound:FILE, mae:FILE, dinov2:FILE, flair:FILE, hf:FOLDER (docs/evaluation.md)
+checkpoints.NAME  a run folder, RUN/latest, an encoder .safetensors, a Composer .pt, timm:NAME, random:NAME, or what
+                  others trained: retfound:FILE, mae:FILE, dinov2:FILE, flair:FILE, hf:FOLDER (docs/evaluation.md)
 tasks             [idrid,aptos]: yamls/tasks/*.yaml, or a folder with train, val and test
 protocols         [linear_probe,maskedclip_paper,knn,zero_shot]: yamls/protocols/*.yaml
 key=value         fractions=[0.1,1.0] shots=[1,5,10] seeds=5 data_root=shards baseline=NAME run_name=...
@@ -20,7 +20,7 @@ from maskedclip_composer.errors import UserError, report
 
 
 def main(arguments: list[str]) -> int:
-    """Load the config, evaluate, write the report; return the exit status."""
+    """Load the config, evaluate, write the report, print table 1; return the exit status."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
 
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
-            print(f"\n{write_report(folder)}", flush=True)
+            page = write_report(folder)
+            print(f"\n{page.with_name('table1.md').read_text()}\n{page}", flush=True)
     except UserError as error:
         return report(error, "evaluate.py")
     return 0

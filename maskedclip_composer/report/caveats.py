@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results
 from maskedclip_composer.report.headline import listing
 from maskedclip_composer.report.summary import Summary
 
@@ -18,6 +18,7 @@ def caveats(results: Results, summaries: Mapping[Key, Summary]) -> list[str]:
     """Return sentences, the gravest first; none where all is well."""
     return [
         *_incomplete(results),
+        *results.suite.notes,
         *_contaminated(results),
         *_skipped(results, summaries),
         *_small(results, summaries),
@@ -31,7 +32,7 @@ def missing_groups(results: Results) -> list[str]:
     for cell in results.missing:
         seeds[Key.of(cell)].append(cell.seed)
     return [
-        f"{key.encoder}, {results.task_title(key.task)}, {protocol_title(key.protocol)}, {key.amount.name}: "
+        f"{key.encoder}, {results.task_title(key.task)}, {results.protocol_title(key.protocol)}, {key.amount.name}: "
         f"seed {', '.join(map(str, sorted(numbers)))}"
         for key, numbers in seeds.items()
     ]
@@ -107,7 +108,7 @@ def _small(results: Results, summaries: Mapping[Key, Summary]) -> list[str]:
 
 def _single_seeds(results: Results, summaries: Mapping[Key, Summary]) -> list[str]:
     protocols = [
-        protocol_title(protocol)
+        results.protocol_title(protocol)
         for protocol in results.protocols
         if all(len(summary.seeds) == 1 for key, summary in summaries.items() if key.protocol == protocol)
     ]

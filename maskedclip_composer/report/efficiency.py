@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maskedclip_composer.evaluation.kinds import Amount
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results
 from maskedclip_composer.report.summary import Summary
 
 # Okabe & Ito's colours for all kinds of colour vision, without yellow, which is lost on white.
@@ -54,7 +54,9 @@ def efficiency_figure(results: Results, summaries: Mapping[Key, Summary], protoc
         place.set_ylabel("ROC (%)")
     for place in axes[len(results.tasks) :]:
         place.remove()
-    figure.suptitle(f"{protocol_title(protocol)}: ROC by amount of training data, bars: 95 % interval", fontsize=11)
+    figure.suptitle(
+        f"{results.protocol_title(protocol)}: ROC by amount of training data, bars: 95 % interval", fontsize=11
+    )
     handles = {
         label: handle for place in axes for handle, label in zip(*place.get_legend_handles_labels(), strict=True)
     }

@@ -1,7 +1,7 @@
 """The finished cells of a suite, put together by seeds, and those that are missing."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +12,6 @@ from jaxtyping import Bool
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, load_outcomes, load_suite, load_test_split
 from maskedclip_composer.evaluation.kinds import Amount
-
-PROTOCOL_TITLES = {
-    "finetune": "Fine-tuning",
-    "probe": "Linear probe",
-    "knn": "k nearest neighbours",
-    "zero_shot": "Zero-shot",
-    "zeroshot": "Zero-shot",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +57,7 @@ class Results:
         suite: What the cells share.
         groups: Outcomes by seed; only of finished cells, so a group has at least one.
         splits: Test split of each task that has a finished cell.
-        missing: Cells without an outcome that others of the suite lead to expect.
+        missing: Planned cells without an outcome.
     """
 
     folder: Path
@@ -102,6 +94,14 @@ class Results:
         """Amounts of a protocol, ascending: none, then shots, then fractions."""
         return [amount for name, amount in self.settings if name == protocol]
 
+    def protocol_title(self, protocol: str) -> str:
+        """Return its name in print."""
+        return self.suite.protocols[protocol].get("title") or protocol
+
+    def is_finetuning(self, protocol: str) -> bool:
+        """Tell whether the encoder's own weights are trained."""
+        return self.suite.protocols[protocol].get("finetune") is not None
+
     def task_title(self, task: str) -> str:
         """Return its name in print."""
         return self.suite.tasks[task].title or task
@@ -117,7 +117,7 @@ def load_results(folder: Path) -> Results:
     groups: dict[Key, dict[int, Outcome]] = defaultdict(dict)
     seen = []
     for cell, outcome in load_outcomes(folder):
-        if cell.task in suite.tasks and cell.encoder in suite.encoders:
+        if cell.task in suite.tasks and cell.encoder in suite.encoders and cell.protocol in suite.protocols:
             groups[Key.of(cell)][cell.seed] = outcome
             seen.append(cell)
     if not seen:
@@ -128,37 +128,9 @@ def load_results(folder: Path) -> Results:
         for key, seeds in groups.items():
             if key.task == task:
                 _check_shapes(folder, key, seeds, splits[task].one_hot)
-    return Results(
-        folder=folder, suite=suite, groups=dict(groups), splits=splits, missing=list(missing_cells(suite, seen))
-    )
-
-
-def missing_cells(suite: Suite, seen: list[Cell]) -> Iterator[Cell]:
-    """Yield the cells that are expected, in the suite's order, and not among `seen`.
-
-    A suite does not list its cells. Expected is every task and encoder of the suite under each protocol, amount and
-    seed that any cell has. Not so what need not exist: a protocol that no cell of the encoder has, once the suite is
-    complete or where nothing is trained (zero-shot wants a text tower), and an amount that no cell of the task has,
-    once the suite is complete.
-    """
     done = set(seen)
-    by_encoder = {(cell.encoder, cell.protocol) for cell in seen}
-    by_task = {(cell.task, cell.protocol, cell.amount) for cell in seen}
-    settings = sorted(
-        {(cell.protocol, cell.amount, cell.seed) for cell in seen},
-        key=lambda item: (item[0], amount_order(item[1]), item[2]),
-    )
-    for task in suite.tasks:
-        for protocol, amount, seed in settings:
-            for encoder in suite.encoders:
-                untrained = amount.fraction is None and amount.shots is None
-                if (suite.complete or untrained) and (encoder, protocol) not in by_encoder:
-                    continue
-                if suite.complete and (task, protocol, amount) not in by_task:
-                    continue
-                cell = Cell(encoder=encoder, task=task, protocol=protocol, amount=amount, seed=seed)
-                if cell not in done:
-                    yield cell
+    missing = [cell for cell in suite.planned if cell not in done]
+    return Results(folder=folder, suite=suite, groups=dict(groups), splits=splits, missing=missing)
 
 
 def amount_order(amount: Amount) -> tuple[int, float]:
@@ -166,11 +138,6 @@ def amount_order(amount: Amount) -> tuple[int, float]:
     if amount.shots is not None:
         return 1, amount.shots
     return (2, amount.fraction) if amount.fraction is not None else (0, 0)
-
-
-def protocol_title(protocol: str) -> str:
-    """Return a protocol's name in print."""
-    return PROTOCOL_TITLES.get(protocol, protocol)
 
 
 def _load_split(folder: Path, task: str, classes: list[str]) -> Split:

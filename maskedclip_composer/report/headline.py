@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maskedclip_composer.report.groups import Results, protocol_title
+from maskedclip_composer.report.groups import Results
 from maskedclip_composer.report.significance import LEVEL, Comparison
 
 
@@ -15,7 +15,7 @@ def scope(results: Results) -> str:
         amounts = listing([amount.name for amount in results.amounts(protocol)])
         seeds = sorted({len(cells) for key, cells in results.groups.items() if key.protocol == protocol})
         span = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-        protocols.append(f"{protocol_title(protocol)} ({amounts}; {span} {'seed' if span == '1' else 'seeds'})")
+        protocols.append(f"{results.protocol_title(protocol)} ({amounts}; {span} {'seed' if span == '1' else 'seeds'})")
     tasks = [
         f"{results.task_title(task)} ({results.suite.tasks[task].images.get('test', 0):,} test photographs)"
         for task in results.tasks
@@ -72,7 +72,7 @@ def _of_protocol(results: Results, comparisons: Sequence[Comparison], protocol: 
             told.append(f"{encoder}: {'; '.join(parts)}.")
         elif own:
             silent.append(encoder)
-    title = protocol_title(protocol)
+    title = results.protocol_title(protocol)
     if not told:
         return Finding(f"{title}: no encoder differs from {baseline} after correction.")
     rest = f" No difference was found for {listing(silent)}." if silent else ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from maskedclip_composer.evaluation.metrics import METRIC_NAMES, TITLES
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Row, Table, count, extent, percent, words
 
@@ -32,6 +32,6 @@ def long_tables(results: Results, summaries: Mapping[Key, Summary]) -> list[Tabl
             "resampling the test patients].",
             "Contaminated: test photographs that pre-training has seen. Steps: of the optimiser, or of the solver.",
         ]
-        title = f"All metrics, {protocol_title(protocol)}"
+        title = f"All metrics, {results.protocol_title(protocol)}"
         tables.append(Table(title=title, protocol=protocol, columns=columns, rows=rows, notes=notes))
     return tables

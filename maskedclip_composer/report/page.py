@@ -11,7 +11,7 @@ from maskedclip_composer.callbacks.redaction import redact, redact_text
 from maskedclip_composer.report.caveats import missing_groups
 from maskedclip_composer.report.efficiency import panel_figure, render
 from maskedclip_composer.report.embed import data_uri, shrink_to_fit
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results
 from maskedclip_composer.report.headline import Finding
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Table
@@ -74,7 +74,7 @@ def page(results: Results, summaries: Mapping[Key, Summary], contents: Contents)
         "heads": _heads,
         "once": _once,
         "flatten": _flatten,
-        "protocol_title": protocol_title,
+        "protocol_title": results.protocol_title,
     }
     encoders = {
         name: {
@@ -88,12 +88,12 @@ def page(results: Results, summaries: Mapping[Key, Summary], contents: Contents)
         contents=contents,
         missing=missing_groups(results),
         curves=[
-            (protocol_title(protocol), [_panel(results, summaries, protocol, task) for task in results.tasks])
+            (results.protocol_title(protocol), [_panel(results, summaries, protocol, task) for task in results.tasks])
             for protocol in results.protocols
         ],
         tasks=_tasks(results),
         encoders=encoders,
-        protocols={protocol_title(name): redact(value) for name, value in results.suite.protocols.items()},
+        protocols={results.protocol_title(name): redact(value) for name, value in results.suite.protocols.items()},
         provenance=redact(results.suite.provenance),
     )
 
@@ -105,7 +105,7 @@ def _panel(results: Results, summaries: Mapping[Key, Summary], protocol: str, ta
         for encoder in results.encoders
         if (key := Key(task=task, protocol=protocol, amount=largest, encoder=encoder)) in summaries
     ]
-    alt = f"{protocol_title(protocol)}: ROC by amount of training data on {results.task_title(task)}"
+    alt = f"{results.protocol_title(protocol)}: ROC by amount of training data on {results.task_title(task)}"
     svg = render(panel_figure(results, summaries, protocol, task), "svg")
     return Picture(f"{alt}. At {largest.name}: {', '.join(told) or 'nothing'}.", data_uri(svg, "image/svg+xml"))
 
@@ -138,7 +138,7 @@ def _pictures(
     together = []
     for protocol in results.suite.protocols:
         for encoder in results.encoders:
-            name = f"{protocol_title(protocol)}, {encoder}"
+            name = f"{results.protocol_title(protocol)}, {encoder}"
             own = {path.stem: path for path in paths if path.parts[-3:-1] == (protocol, encoder)}
             pictures = []
             for stem, caption in _PICTURES.items():

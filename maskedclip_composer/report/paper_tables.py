@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from maskedclip_composer.evaluation.kinds import Amount
-from maskedclip_composer.report.groups import Key, Results, protocol_title
+from maskedclip_composer.report.groups import Key, Results
 from maskedclip_composer.report.quoted import SOURCE, Quoted, quoted_table
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Entry, Row, Table, about, check, images, mark_best, percent, words
@@ -30,9 +30,11 @@ def main_tables(results: Results, summaries: Summaries, *, quoted: bool) -> list
                 first = [words(encoder), images(facts.paired), images(facts.unpaired)]
                 own += _measured(results, summaries, protocol, amount, encoder, first)
             rows += mark_best(own, range(3, len(columns)))
-            for line in quoted_table("table1", protocol, amount.name, results.tasks) if quoted else []:
+            for line in (
+                quoted_table("table1", amount.name, results.tasks) if quoted and results.is_finetuning(protocol) else []
+            ):
                 rows.append(_quoted(results, amount, line, [about(line.paired), about(line.unpaired)]))
-        tables.append(_table(f"Table 1, {protocol_title(protocol)}: encoders", protocol, columns, rows))
+        tables.append(_table(f"Table 1, {results.protocol_title(protocol)}: encoders", protocol, columns, rows))
     return tables
 
 
@@ -51,10 +53,14 @@ def ablation_tables(results: Results, summaries: Summaries, *, quoted: bool) -> 
                 first = [words(encoder), *(check(recipe.get(part, False)) for part in PARTS)]
                 own += _measured(results, summaries, protocol, amount, encoder, first)
             rows += mark_best(own, range(5, len(columns)))
-            for line in quoted_table("table2", protocol, amount.name, results.tasks) if quoted and own else []:
+            for line in (
+                quoted_table("table2", amount.name, results.tasks)
+                if quoted and own and results.is_finetuning(protocol)
+                else []
+            ):
                 rows.append(_quoted(results, amount, line, [check(part in line.parts) for part in PARTS]))
         if rows:
-            tables.append(_table(f"Table 2, {protocol_title(protocol)}: ablation", protocol, columns, rows))
+            tables.append(_table(f"Table 2, {results.protocol_title(protocol)}: ablation", protocol, columns, rows))
     return tables
 
 

@@ -9,7 +9,7 @@ from maskedclip_composer.evaluation.cells import Outcome
 from maskedclip_composer.evaluation.statistics.delong import delong_test
 from maskedclip_composer.evaluation.statistics.holm import holm
 from maskedclip_composer.evaluation.statistics.paired import Contrast, contrast
-from maskedclip_composer.report.groups import Key, Results, amount_order, protocol_title
+from maskedclip_composer.report.groups import Key, Results, amount_order
 from maskedclip_composer.report.resampling import Draws, mean_over_seeds
 from maskedclip_composer.report.summary import Summary
 from maskedclip_composer.report.table import Row, Table, difference, p_value, words
@@ -69,7 +69,7 @@ def comparison_tables(results: Results, comparisons: Sequence[Comparison], basel
         own = [item for item in comparisons if item.key.protocol == protocol]
         own.sort(key=lambda item: (amount_order(item.key.amount), results.tasks.index(item.key.task)))
         if own:
-            title = f"Differences to {baseline}, {protocol_title(protocol)}"
+            title = f"Differences to {baseline}, {results.protocol_title(protocol)}"
             rows = [_row(results, item) for item in own]
             tables.append(Table(title=title, protocol=protocol, columns=columns, rows=rows, notes=notes))
     return tables

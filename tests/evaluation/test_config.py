@@ -81,8 +81,8 @@ def test_a_folder_or_a_yaml_of_the_users_own_is_a_task(tmp_path):
     assert tasks["clinic"] == TaskConfig(title="clinic", data=str(tmp_path / "clinic"))
     assert tasks["own"].kind == "multilabel"
     assert tasks["far"].data == "s3://bucket/far"
+    (tmp_path / "other" / "clinic").mkdir(parents=True)
     with pytest.raises(UserError, match="two tasks or protocols are called clinic"):
-        (tmp_path / "other" / "clinic").mkdir(parents=True)
         load_tasks(config(f"tasks=[{tmp_path / 'clinic'},{tmp_path / 'other' / 'clinic'}]"), FILE)
 
 

@@ -55,7 +55,12 @@ def suite(**options) -> Suite:
         "baseline": "MAE",
         "encoders": encoders,
         "tasks": tasks,
-        "protocols": {"finetune": {"epochs": 50, "lr": 5e-4}, "probe": {"c": [0.1, 1.0]}},
+        "protocols": {
+            "finetune": {"title": "Fine-tuning", "finetune": {"epochs": 50, "lr": 5e-4}},
+            "probe": {"title": "Linear probe", "linear_probe": {"c_grid": [0.1, 1.0]}, "finetune": None},
+        },
+        "planned": list(cells()),
+        "notes": [],
         "provenance": {"git_commit": "0123abc", "versions": {"torch": "2.7.0"}, "device": "1 x CPU"},
     }
     return Suite(**(facts | options))
