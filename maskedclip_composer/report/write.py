@@ -1,6 +1,7 @@
 """All files of a report."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from maskedclip_composer.callbacks.atomic import write_whole
@@ -8,14 +9,14 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.report.caveats import caveats, missing_groups
 from maskedclip_composer.report.efficiency import efficiency_figure, render
 from maskedclip_composer.report.formats import file_name, write_tables
-from maskedclip_composer.report.groups import Results, load_results
+from maskedclip_composer.report.groups import Key, Results, load_results
 from maskedclip_composer.report.headline import findings, scope
 from maskedclip_composer.report.long_table import long_tables
 from maskedclip_composer.report.page import Contents, page
-from maskedclip_composer.report.paper_tables import ablation_tables, main_tables
+from maskedclip_composer.report.paper_tables import ablation_tables, averages, main_tables
 from maskedclip_composer.report.resampling import resample
 from maskedclip_composer.report.significance import LEVEL, compare, comparison_tables
-from maskedclip_composer.report.summary import summarise
+from maskedclip_composer.report.summary import Summary, summarise
 
 # 95 % ends are the 2.5th of a hundred values at each side: below this they are hardly estimated.
 _FEWEST_DRAWS = 200
@@ -79,7 +80,7 @@ def write_report(
     if results.suite.mlflow.get("run_id"):
         from maskedclip_composer.report.tracking import log_report  # MLflow takes seconds to import
 
-        log_report(results.suite.mlflow, files)
+        log_report(results.suite.mlflow, files, _averages(results, summaries))
     return files[0]
 
 
@@ -91,6 +92,17 @@ def _check_draws(draws: int, tasks: int) -> None:
             f"draws={draws} are too few: with {tasks} tasks no difference could ever be found.\n"
             f"Use {fewest} or more; 2000 is usual."
         )
+
+
+def _averages(results: Results, summaries: Mapping[Key, Summary]) -> dict[str, float]:
+    """Return the averages of table 1 under names for MLflow, which takes no per cent sign."""
+    found: dict[str, float] = {}
+    for protocol, amount in results.settings:
+        for encoder in results.encoders:
+            both = averages(results, summaries, protocol, amount, encoder)
+            for score, value in zip(("roc", "prc"), both or (), strict=False):
+                found[f"avg_{score}/{protocol}/{amount.name.replace('%', 'pct')}/{encoder}"] = value
+    return found
 
 
 def _warnings_text(results: Results, sentences: list[str]) -> str:
