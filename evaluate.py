@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
-            page = write_report(folder)
+            page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
             print(f"\n{page.with_name('table1.md').read_text()}\n{page}", flush=True)
     except UserError as error:
         return report(error, "evaluate.py")

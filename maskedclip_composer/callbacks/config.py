@@ -13,8 +13,8 @@ STORE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "file")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Metrics, pictures and MLflow. `metrics.jsonl` and the pictures are always written to the run folder too.
+class MlflowConfig:
+    """Where MLflow is, and under what a run is found there.
 
     Attributes:
         mlflow: Send the run to MLflow.
@@ -23,21 +23,40 @@ class TrackingConfig:
             variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
         experiment: MLflow experiment; it is created when absent.
         tags: Further tags of the MLflow run.
-        picture_interval: Draw a picture every so many epochs or steps, such as 1ep or 500ba, and at the end; null or
-            "" draws none.
-        num_pictures: Images per picture.
-        diagnostics_interval: Steps between two records of `diagnostics/*`.
     """
 
     mlflow: bool = True
     tracking_uri: str | None = None
     experiment: str = "maskedclip"
     tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.experiment:
+            raise UserError('tracking.experiment is empty.\nName an experiment, for example "maskedclip".')
+        if self.tracking_uri is not None and not _is_supported(self.tracking_uri):
+            raise UserError(
+                f"tracking.tracking_uri={redact_text(self.tracking_uri)} is none that MLflow knows.\n"
+                "Use a server (http://host:5000) or a database (sqlite:////path/mlflow.db)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig(MlflowConfig):
+    """Metrics, pictures and MLflow. `metrics.jsonl` and the pictures are always written to the run folder too.
+
+    Attributes:
+        picture_interval: Draw a picture every so many epochs or steps, such as 1ep or 500ba, and at the end; null or
+            "" draws none.
+        num_pictures: Images per picture.
+        diagnostics_interval: Steps between two records of `diagnostics/*`.
+    """
+
     picture_interval: str | None = "1ep"
     num_pictures: int = 4
     diagnostics_interval: int = 10
 
     def __post_init__(self):
+        super().__post_init__()
         if self.picture_interval and not re.fullmatch(r"[1-9]\d*(ep|ba)", self.picture_interval):
             raise UserError(
                 f"tracking.picture_interval={self.picture_interval} is no interval.\n"
@@ -46,13 +65,6 @@ class TrackingConfig:
         for key in ("num_pictures", "diagnostics_interval"):
             if getattr(self, key) < 1:
                 raise UserError(f"tracking.{key}={getattr(self, key)} is not positive.\nUse 1 or more.")
-        if not self.experiment:
-            raise UserError('tracking.experiment is empty.\nName an experiment, for example "maskedclip".')
-        if self.tracking_uri is not None and not _is_supported(self.tracking_uri):
-            raise UserError(
-                f"tracking.tracking_uri={redact_text(self.tracking_uri)} is none that MLflow knows.\n"
-                "Use a server (http://host:5000) or a database (sqlite:////path/mlflow.db)."
-            )
 
 
 def artifact_root(tracking_uri: str, output: Path) -> str | None:

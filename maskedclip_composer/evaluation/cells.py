@@ -197,7 +197,7 @@ def save_outcome(folder: Path, cell: Cell, outcome: Outcome) -> None:
     """Write one cell; outcome.json comes last."""
     place = folder / "cells" / cell.group / f"seed{cell.seed}"
     scores = io.BytesIO()
-    np.save(scores, outcome.probabilities.astype(np.float32))
+    np.save(scores, outcome.probabilities)
     write_whole(place / "probabilities.npy", scores.getvalue())
     content = {key: value for key, value in asdict(outcome).items() if key != "probabilities"}
     content["metrics"] = {key: _without_nan(value) for key, value in outcome.metrics.items()}

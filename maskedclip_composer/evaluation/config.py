@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from omegaconf import MISSING
 
-from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.config import MlflowConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.kinds import Amount
@@ -16,6 +16,7 @@ from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
 from maskedclip_composer.evaluation.tasks import TaskConfig
 
 T = TypeVar("T")
+P = TypeVar("P", TaskConfig, ProtocolConfig)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
@@ -42,7 +43,7 @@ class EvaluateConfig:
         memory: GiB of decoded photographs that are kept, on each machine.
         output: Folder of all runs.
         run_name: Name of this one; null joins the encoders' names. A suite that was stopped continues under its name.
-        tracking: Where MLflow is; the pictures and diagnostics that it speaks of are those of pre-training.
+        tracking: Where MLflow is.
     """
 
     checkpoints: dict[str, str] = MISSING
@@ -60,7 +61,7 @@ class EvaluateConfig:
     memory: float = 4.0
     output: str = "runs"
     run_name: str | None = None
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: MlflowConfig = field(default_factory=MlflowConfig)
 
     def __post_init__(self) -> None:
         for key in ("checkpoints", "tasks", "protocols"):
@@ -116,12 +117,14 @@ def load_tasks(config: EvaluateConfig, path: str) -> dict[str, TaskConfig]:
         UserError: There is no such yaml, or it is wrong.
     """
     tasks: dict[str, TaskConfig] = {}
+    folder = Path(path).parent / "tasks"
     for entry in config.tasks:
-        if not entry.endswith(".yaml") and (Path(entry).is_dir() or "://" in entry):
+        is_path = "/" in entry or not (folder / f"{entry}.yaml").is_file()
+        if not entry.endswith(".yaml") and ("://" in entry or (is_path and Path(entry).is_dir())):
             name = entry.rstrip("/").rpartition("/")[2]
             _add(tasks, name, TaskConfig(title=name, data=entry if "://" in entry else str(Path(entry).resolve())))
         else:
-            _add(tasks, Path(entry).stem, _load(TaskConfig, entry, Path(path).parent / "tasks", "tasks"))
+            _add(tasks, Path(entry).stem, _load(TaskConfig, entry, folder, "tasks"))
     return tasks
 
 
@@ -137,8 +140,11 @@ def load_protocols(config: EvaluateConfig, path: str) -> dict[str, ProtocolConfi
     return protocols
 
 
-def _add(parts: dict[str, T], name: str, part: T) -> None:
+def _add(parts: dict[str, P], name: str, part: P) -> None:
     _require_plain(name, name)
+    same = next((other for other, known in parts.items() if known.title == part.title), None)
+    if same is not None and same != name:
+        raise UserError(f"evaluate: {same} and {name} have the same title {part.title!r}.\nGive one of them another.")
     if name in parts:
         raise UserError(f"evaluate: two tasks or protocols are called {name}.\nRename one of the files.")
     parts[name] = part

@@ -9,6 +9,7 @@ from streaming import LocalDataset, Stream
 from streaming.base.world import World
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.data.subsets import patient_key
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.kinds import TargetKind
@@ -86,7 +87,7 @@ class FolderPhotographs:
         self.labels = [(file.relative_to(folder).parts[0],) for file in self._files]
         self.names = [file.relative_to(folder).as_posix() for file in self._files]
         self.patients = [""] * len(self._files)
-        self.hashes = [""] * len(self._files)
+        self.hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files]
 
     def image(self, index: int) -> bytes:
         """Return the encoded photograph."""
@@ -105,7 +106,8 @@ def open_split(data: str, split: str, cache: str | None, kind: TargetKind) -> Ph
     """
     if "://" in data:
         if cache is None:
-            raise UserError(f"data={data} is a URL, so its shards need a place.\nGive data_cache=FOLDER.")
+            address = redact_text(data)
+            raise UserError(f"data={address} is a URL, so its shards need a place.\nGive data_cache=FOLDER.")
         return MdsPhotographs(_fetch(f"{data.rstrip('/')}/{split}", cache), kind)
     folder = Path(data) / split
     if not folder.is_dir():
@@ -162,5 +164,6 @@ def _fetch(remote: str, cache: str) -> Path:
             failure = f"{type(error).__name__}: {error}"
     failure = next((text for text in gather_objects(failure) if text), None)
     if failure:
-        raise UserError(f"{remote} could not be read ({failure}).\nCheck the address, the credentials and the network.")
+        reason = redact_text(f"{remote} could not be read ({failure}).")
+        raise UserError(f"{reason}\nCheck the address, the credentials and the network.")
     return local

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.data.transforms import eval_transform
@@ -24,7 +24,7 @@ _SIDE = 224  # pixels of a photograph in the gallery
 
 
 def save_pictures(folder: Path, problem: Problem, outcome: Outcome) -> None:
-    """Write confusion.png, roc.png, pr.png, reliability.png and gallery.png to `folder`."""
+    """Write confusion.png, roc.png, pr.png, reliability.png and, where there are mistakes, gallery.png to `folder`."""
     data, scores = problem.data, outcome.probabilities
     given = (scores, data.test.one_hot, data.names, outcome.metrics, data.kind)
     worst = worst_mistakes(scores, data.test.one_hot, data.kind)
@@ -33,11 +33,11 @@ def save_pictures(folder: Path, problem: Problem, outcome: Outcome) -> None:
         "roc": roc_picture(*given),
         "pr": pr_picture(*given),
         "reliability": reliability_picture(*given),
-        "gallery": gallery_picture(
-            [eval_transform(problem.photographs["test"].pixels(row), _SIDE).permute(1, 2, 0).numpy() for row in worst],
-            [_caption(problem, scores, row) for row in worst],
-        ),
     }
+    if worst:
+        photographs = [problem.photographs["test"].pixels(row) for row, _ in worst]
+        images = [eval_transform(pixels, _SIDE).permute(1, 2, 0).numpy() for pixels in photographs]
+        pictures["gallery"] = gallery_picture(images, [_caption(problem, scores, *mistake) for mistake in worst])
     for name, figure in pictures.items():
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=110)
@@ -46,21 +46,27 @@ def save_pictures(folder: Path, problem: Problem, outcome: Outcome) -> None:
 
 def worst_mistakes(
     probabilities: Float[np.ndarray, "images classes"], one_hot: Bool[np.ndarray, "images classes"], kind: TargetKind
-) -> Int[np.ndarray, " worst"]:
-    """Return the images whose least probable true statement is least probable, the worst first.
+) -> list[tuple[int, int]]:
+    """Return (image, class) of the greatest mistakes, the worst first; fewer than `WORST` where there are not so many.
 
-    For one class each that is the probability of the true class; for several labels the smallest of p for a label that
-    is there and 1 - p for one that is not.
+    For one class each, an image is mistaken where another class is more probable, the more so the less probable the
+    true one is; the class is the one that is most probable. Labels that may be several are each right or wrong at 0.5;
+    of an image the label counts that is farthest on the wrong side.
     """
-    other = 1 - probabilities if kind == "multilabel" else np.inf
-    true = np.where(one_hot, probabilities, other).min(axis=1)
-    return np.argsort(true, kind="stable")[:WORST]
+    if kind == "multilabel":
+        distance = np.where(one_hot, 1 - probabilities, probabilities)
+        said, size = distance.argmax(axis=1), distance.max(axis=1)
+        mistaken = size > 0.5
+    else:
+        said, size = probabilities.argmax(axis=1), 1 - probabilities[one_hot]
+        mistaken = ~one_hot[np.arange(len(one_hot)), said]
+    order = np.argsort(-size, kind="stable")
+    return [(int(row), int(said[row])) for row in order if mistaken[row]][:WORST]
 
 
-def _caption(problem: Problem, probabilities: Float[np.ndarray, "images classes"], row: int) -> str:
+def _caption(problem: Problem, probabilities: Float[np.ndarray, "images classes"], row: int, said: int) -> str:
     """Say what it is, what the classifier says, and which photograph."""
     names = problem.data.names
     labels = [names[index] for index in np.flatnonzero(problem.data.test.one_hot[row])]
-    guess = int(probabilities[row].argmax())
     name = problem.data.test.photographs.names[row].rpartition("/")[2]
-    return f"{' + '.join(labels) or 'nothing'}\nsaid: {names[guess]} {probabilities[row, guess]:.2f}\n{name}"
+    return f"{' + '.join(labels) or 'nothing'}\nsaid: {names[said]} {probabilities[row, said]:.2f}\n{name}"

@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.callbacks.run_record import device_name, git_state, package_versions
@@ -18,8 +19,9 @@ from maskedclip_composer.evaluation.encoders.fingerprint import fingerprint
 from maskedclip_composer.evaluation.encoders.load import load
 from maskedclip_composer.evaluation.kinds import Amount
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
+from maskedclip_composer.evaluation.protocols.finetune import check_batch
 from maskedclip_composer.evaluation.protocols.fit import is_random
-from maskedclip_composer.evaluation.protocols.zero_shot import objection
+from maskedclip_composer.evaluation.protocols.zero_shot import check_prompts, objection
 from maskedclip_composer.evaluation.tasks import TaskConfig
 
 log = logging.getLogger(__name__)
@@ -42,8 +44,13 @@ def plan(
     """List every cell, and what is known of encoders and tasks; encoders are loaded once, strictly, to know them.
 
     Raises:
-        UserError: An encoder cannot be loaded, or no cell is possible.
+        UserError: An encoder cannot be loaded, a class has no prompts, a batch does not divide over the ranks, or no
+            cell is possible.
     """
+    check_prompts(protocols, tasks, {name: labelled.classes for name, labelled in data.items()})
+    for protocol in protocols.values():
+        if protocol.finetune is not None:
+            check_batch(protocol.finetune)
     cells, notes = _cells(config, tasks, protocols)
     return Suite(
         complete=False,
@@ -64,9 +71,11 @@ def _cells(
     notes: list[str] = []
     cells: list[Cell] = []
     for task, encoder, (name, protocol) in product(tasks, config.checkpoints, protocols.items()):
-        reason = objection(config.checkpoints[encoder], tasks[task]) if protocol.zero_shot is not None else ""
+        reason = ""
+        if protocol.zero_shot is not None:
+            reason = objection(config.checkpoints[encoder], tasks[task], config.image_size)
         if reason:
-            notes.append(f"{encoder} on {task} by {name} is left out: {reason}.")
+            notes.append(f"{_left_out(encoder, task, name)}{reason}.")
             log.warning(notes[-1])
             continue
         for amount in [Amount()] if protocol.zero_shot is not None else config.amounts:
@@ -99,7 +108,8 @@ def _encoder_facts(
 
 
 def _task_facts(task: TaskConfig, data: LabelledData) -> TaskFacts:
-    digest = hashlib.sha256()
+    prompts = to_plain(task.prompts) if task.prompts is not None else None
+    digest = hashlib.sha256(f"{data.kind} {data.classes} {prompts}\n".encode())
     for split in SPLITS:
         part = getattr(data, split)
         for row in range(len(part)):
@@ -117,8 +127,13 @@ def _task_facts(task: TaskConfig, data: LabelledData) -> TaskFacts:
     )
 
 
-def joined(folder: Path, new: Suite) -> Suite:
+def joined(folder: Path, new: Suite, *, keep_baseline: bool) -> Suite:
     """Join a suite to what is in its folder already, so that it is continued.
+
+    Args:
+        folder: Of the suite.
+        new: What is asked now.
+        keep_baseline: Whether the baseline stays what it was.
 
     Raises:
         UserError: Cells there are of other weights, labels or settings under the same names.
@@ -146,12 +161,37 @@ def joined(folder: Path, new: Suite) -> Suite:
             f"{folder} holds a suite in which {' and '.join(changes)} were others.\n"
             "Give another run_name=, or move the folder away."
         )
+    encoders = {
+        name: replace(facts, contaminated=old.encoders[name].contaminated | facts.contaminated)
+        if name in old.encoders
+        else facts
+        for name, facts in new.encoders.items()
+    }
     return replace(
         new,
+        baseline=old.baseline if keep_baseline else new.baseline,
         planned=list(dict.fromkeys([*old.planned, *new.planned])),
-        notes=list(dict.fromkeys([*old.notes, *new.notes])),
-        encoders=old.encoders | new.encoders,
+        notes=list(dict.fromkeys([*(note for note in old.notes if not _is_settled(note, new)), *new.notes])),
+        encoders=old.encoders | encoders,
         tasks=old.tasks | new.tasks,
         protocols=old.protocols | new.protocols,
+        provenance={key: _both(old.provenance.get(key, value), value) for key, value in new.provenance.items()},
         mlflow=old.mlflow,
     )
+
+
+def _is_settled(note: str, new: Suite) -> bool:
+    """Tell whether cells that a note leaves out are planned now."""
+    return any(note.startswith(_left_out(cell.encoder, cell.task, cell.protocol)) for cell in new.planned)
+
+
+def _left_out(encoder: str, task: str, protocol: str) -> str:
+    return f"{encoder} on {task} by {protocol} is left out: "
+
+
+def _both(old: Any, new: Any) -> Any:
+    """Return what cells of several days were made with; commits and machines may differ between them."""
+    if isinstance(new, dict):
+        return {key: _both(old.get(key, value), value) for key, value in new.items()}
+    known = str(old).split("; ")
+    return old if str(new) in known else f"{old}; {new}"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.config import to_yaml
+from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.cells import (
     Cell,
     Outcome,
@@ -36,7 +37,6 @@ from maskedclip_composer.evaluation.plan import joined, open_task, plan
 from maskedclip_composer.evaluation.protocols.base import Problem
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
 from maskedclip_composer.evaluation.protocols.fit import fit
-from maskedclip_composer.evaluation.protocols.zero_shot import check_prompts
 from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT, gather_objects, rank
 from maskedclip_composer.evaluation.tasks import TaskConfig
 from maskedclip_composer.evaluation.tracking import SuiteTracker
@@ -54,14 +54,13 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.initialize_dist(get_device(None), timeout=DIST_TIMEOUT)
-    check_prompts(protocols, tasks)
     data = {name: open_task(config, task) for name, task in tasks.items()}
     planned = plan(config, tasks, protocols, data)
     folder = config.folder
-    suite = joined(folder, planned)
+    suite = joined(folder, planned, keep_baseline=config.baseline is None)
     if rank() == 0:
         _start(folder, config, suite, data)
-    tracker = SuiteTracker(config, suite) if rank() == 0 else None
+    tracker = SuiteTracker(config, suite, planned.planned) if rank() == 0 else None
     # One rank's disk decides what is done, lest the others wait for it in vain.
     done = {cell for cell in planned.planned if load_outcome(folder, cell)} if rank() == 0 else set()
     done = gather_objects(done)[0]
@@ -71,16 +70,18 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
             progress.set_postfix_str(cell.name)
             outcome = run_cell(cell, problem, protocols[cell.protocol])
             if tracker is not None:
-                save_outcome(folder, cell, outcome)
-                if suite.is_pictured(cell):
+                if suite.is_pictured(cell):  # first: what is saved as done is not done again
                     save_pictures(folder / picture_folder(cell), problem, outcome)
+                save_outcome(folder, cell, outcome)
                 tracker.log(cell, outcome)
             progress.update()
     if tracker is not None:
-        suite = joined(folder, suite)  # another process may have worked at other cells
-        complete = all(load_outcome(folder, cell) for cell in suite.planned)
         save_results(folder, list(load_outcomes(folder)))
-        save_suite(folder, replace(suite, complete=complete, mlflow=tracker.close()))
+        place = tracker.close()
+        # Another process may have worked at other cells of it meanwhile.
+        suite = joined(folder, suite, keep_baseline=False)
+        complete = all(load_outcome(folder, cell) for cell in suite.planned)
+        save_suite(folder, replace(suite, complete=complete, mlflow=place or suite.mlflow))
     return folder
 
 
@@ -89,16 +90,22 @@ def run_cell(cell: Cell, problem: Problem, protocol: ProtocolConfig) -> Outcome:
     start = time.monotonic()
     data = problem.data
     rows = np.arange(0) if protocol.zero_shot is not None else data.train.draw(cell.amount, cell.seed)
-    result = fit(protocol, problem, rows, cell.seed)
+    try:
+        result = fit(protocol, problem, rows, cell.seed)
+    except UserError as error:
+        raise UserError(
+            f"{cell.name}: {error}\nOther settings need a protocol file of another name; what is done stays."
+        ) from error
+    probabilities = result.probabilities.astype(np.float32)  # as they are stored, so that both give the same scores
     trained = None if protocol.zero_shot is not None else data.trained
     return Outcome(
-        metrics=classification_metrics(result.probabilities, data.test.one_hot, data.kind, trained=trained),
+        metrics=classification_metrics(probabilities, data.test.one_hot, data.kind, trained=trained),
         train_images=len(rows),
         steps=result.steps,
         val_roc=result.val_roc,
         details=result.details,
         seconds=round(time.monotonic() - start, 2),
-        probabilities=result.probabilities,
+        probabilities=probabilities,
     )
 
 
@@ -141,6 +148,7 @@ def _problems(
                     batch_size=config.batch_size,
                     workers=config.workers,
                 ),
+                batch_size=config.batch_size,
                 workers=config.workers,
             )
         last = (cell.task, cell.encoder)

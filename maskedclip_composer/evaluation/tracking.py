@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,17 @@ class SuiteTracker:
     """Logs cells as they are done. The results are on disk by then: a server that fails costs a warning.
 
     A suite that is continued continues its run; cells that the server did not get are logged at the end.
+
+    Args:
+        config: Of this process.
+        suite: Whole.
+        cells: Those of it that this process sees to. Others may be another process's, which is logging them.
     """
 
-    def __init__(self, config: EvaluateConfig, suite: Suite):
+    def __init__(self, config: EvaluateConfig, suite: Suite, cells: Sequence[Cell]):
         self._config = config
         self._suite = suite
+        self._cells = list(cells)
         self._folder = config.folder
         self._uri = config.tracking.tracking_uri or default_tracking_uri(Path(config.output))
         self._client: MlflowClient | None = None
@@ -105,7 +112,8 @@ class SuiteTracker:
         log_artifact(client, self._run, self._folder / "config.yaml")
 
     def _cells_of_run(self, client: MlflowClient) -> set[str]:
-        """Return the cells that are whole on the server; what a kill has left half is removed, to be logged again."""
+        """Return the cells that are whole on the server; our own that are not are removed, to be logged again."""
+        own = {cell.name for cell in self._cells}
         logged: set[str] = set()
         token = None
         while True:
@@ -113,9 +121,10 @@ class SuiteTracker:
                 [self._experiment], f"tags.`mlflow.parentRunId` = '{self._run}'", max_results=1000, page_token=token
             )
             for run in page:
+                name = run.data.tags.get(_CELL, "")
                 if run.info.status == "FINISHED":
-                    logged.add(run.data.tags.get(_CELL, ""))
-                else:
+                    logged.add(name)
+                elif name in own:
                     client.delete_run(run.info.run_id)
             token = page.token
             if not token:
@@ -146,7 +155,8 @@ class SuiteTracker:
         if not self._run:
             self._open()
         assert self._client is not None
-        for cell in self._suite.planned:
+        self._logged = self._cells_of_run(self._client)
+        for cell in self._cells:
             if cell.name not in self._logged and (outcome := load_outcome(self._folder, cell)) is not None:
                 self._log(cell, outcome)
         log_artifact(self._client, self._run, self._folder / "results.csv")

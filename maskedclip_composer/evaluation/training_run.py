@@ -55,18 +55,22 @@ def contaminated(folder: Path, sha256: Sequence[str], phashes: Sequence[bytes]) 
     Args:
         folder: The run.
         sha256: Of the photographs' original files, empty where unknown.
-        phashes: 32 bytes each, empty where unknown.
+        phashes: Perceptual hashes, 32 bytes each, empty where unknown.
 
     Returns:
-        None where the run's shards came without manifests, or no hash of the photographs is known.
+        None where some of the run's shards came without a manifest, or where none is found but not all hashes of the
+        photographs are known.
     """
     manifests = [_stored(path) for path in sorted((folder / "data").glob("*/manifest.parquet"))]
-    if not manifests or not any(sha256):
+    # A stream whose shards came without a manifest may have seen anything.
+    trained_on = [count for count in num_images(folder).values() if count is not None]
+    if not manifests or not trained_on or sum(map(len, manifests)) < sum(trained_on):
         return None
     seen = pd.concat(manifests)
     same = np.isin(np.array(sha256), seen["sha256"].to_numpy(dtype=str))
     known = [np.frombuffer(value, np.uint8) for value in seen["phash"] if value]
-    return same | _looks_known(phashes, np.array(known, dtype=np.uint8).reshape(len(known), -1))
+    found = same | _looks_known(phashes, np.array(known, dtype=np.uint8).reshape(len(known), -1))
+    return found if found.any() or (all(sha256) and all(phashes)) else None
 
 
 def perceptual_hashes(data: str, sha256: Sequence[str]) -> list[bytes]:

@@ -83,10 +83,8 @@ def _skipped(results: Results, summaries: Mapping[Key, Summary]) -> list[str]:
                 reason = "no test photograph has them"
             elif positives == len(one_hot):
                 reason = "every test photograph has them"
-            elif facts.classes[index] in facts.untrained:
-                reason = "no training photograph has them"
             else:
-                reason = "no photograph of the part used for training has them"
+                reason = "no training photograph has them"
             reasons[reason].append(facts.names[index])
         told = "; ".join(f"{listing(names)} ({reason})" for reason, names in reasons.items())
         where = "" if set.intersection(*own) == set.union(*own) else " in some cells"

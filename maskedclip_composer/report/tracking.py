@@ -18,17 +18,22 @@ log = logging.getLogger(__name__)
 _FOLDER = "report"
 
 
-def log_report(run: Mapping[str, str], files: Sequence[Path], metrics: Mapping[str, float]) -> None:
+def log_report(
+    run: Mapping[str, str], files: Sequence[Path], metrics: Mapping[str, float], tracking_uri: str | None
+) -> None:
     """Store files as artifacts `report/` of a run, and metrics with it, or warn: they are on disk by then.
 
     Args:
         run: `Suite.mlflow`.
         files: What was written.
         metrics: Characters of their names that MLflow does not take become underscores.
+        tracking_uri: Address with credentials; None looks for one in MLFLOW_TRACKING_URI.
     """
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
-    uri = run["tracking_uri"]
+    # The suite keeps no credentials, so the address that it was made of has to be found again.
+    given = (tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"))
+    uri = next((text for text in given if text and redact_text(text) == run["tracking_uri"]), run["tracking_uri"])
     try:
         client = open_client(uri)
         for path in files:

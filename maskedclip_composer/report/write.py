@@ -23,7 +23,13 @@ _FEWEST_DRAWS = 200
 
 
 def write_report(
-    folder: Path, *, baseline: str | None = None, quoted: bool = False, draws: int = 2000, title: str | None = None
+    folder: Path,
+    *,
+    baseline: str | None = None,
+    quoted: bool = False,
+    draws: int = 2000,
+    title: str | None = None,
+    tracking_uri: str | None = None,
 ) -> Path:
     """Write SUITE/report/ from a suite's finished cells, send it to the suite's MLflow run, and return the page.
 
@@ -36,6 +42,8 @@ def write_report(
         quoted: Lay the paper's numbers beside the measured ones.
         draws: Of test patients, for intervals and p values.
         title: Of the page; None names the suite.
+        tracking_uri: Of MLflow with its credentials, which a suite does not keep; None looks for them in
+            MLFLOW_TRACKING_URI.
 
     Raises:
         UserError: There is no suite, no finished cell or a damaged one, the baseline is not in the suite, or the draws
@@ -80,7 +88,7 @@ def write_report(
     if results.suite.mlflow.get("run_id"):
         from maskedclip_composer.report.tracking import log_report  # MLflow takes seconds to import
 
-        log_report(results.suite.mlflow, files, _averages(results, summaries))
+        log_report(results.suite.mlflow, files, _averages(results, summaries), tracking_uri)
     return files[0]
 
 

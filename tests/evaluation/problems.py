@@ -27,6 +27,7 @@ def whole_problem(folder: Path, aside: Path, *, kind: TargetKind = "nominal", so
         data=data,
         photographs=photographs,
         features=features,
+        batch_size=16,
         workers=0,
     )
 
@@ -60,6 +61,7 @@ def feature_problem(parts: dict[str, tuple[np.ndarray, np.ndarray]], kind: Targe
         data=data,
         photographs={},
         features=_Known({name: features for name, (features, _) in parts.items()}),  # pyright: ignore
+        batch_size=16,
         workers=0,
     )
 

@@ -166,3 +166,22 @@ def test_a_tasks_mistakes_are_named():
         TaskConfig(title="t", data="d", classes=["a", "a"])
     with pytest.raises(UserError, match="'c', which is none of"):
         TaskConfig(title="t", data="d", classes=["a", "b"], names={"c": "d"})
+
+
+def test_a_folder_of_the_same_name_does_not_take_the_place_of_a_task(tmp_path, monkeypatch):
+    (tmp_path / "idrid").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_tasks(config("tasks=[idrid]"), FILE)["idrid"].kind == "ordinal"
+    assert load_tasks(config("tasks=[./idrid]"), FILE)["idrid"].kind == "nominal"
+
+
+def test_two_protocols_of_one_title_are_refused(tmp_path):
+    copy = tmp_path / "mine.yaml"
+    copy.write_text((ROOT / "yamls" / "protocols" / "knn.yaml").read_text())
+    with pytest.raises(UserError, match="knn and mine have the same title"):
+        load_protocols(config(f"protocols=[knn,{copy}]"), FILE)
+
+
+def test_what_only_pre_training_draws_is_no_key_here():
+    with pytest.raises(UserError, match="unknown key"):
+        config("tracking.picture_interval=1ep")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.config import MlflowConfig
 from maskedclip_composer.evaluation import tracking as module
 from maskedclip_composer.evaluation.cells import (
     Cell,
@@ -50,7 +50,7 @@ def config(tmp_path):
         protocols=["p"],
         output=str(tmp_path),
         run_name="s",
-        tracking=TrackingConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="e"),
+        tracking=MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="e"),
     )
 
 
@@ -97,7 +97,7 @@ def test_one_run_for_the_suite_and_a_nested_one_for_each_cell(config, suite):
     folder = config.folder / picture_folder(CELLS[2])
     folder.mkdir(parents=True)
     (folder / "roc.png").write_bytes(b"picture")
-    tracker = SuiteTracker(config, suite)
+    tracker = SuiteTracker(config, suite, CELLS)
     for cell in CELLS:
         tracker.log(cell, outcome(cell.seed))
     place = tracker.close()
@@ -122,12 +122,13 @@ def test_one_run_for_the_suite_and_a_nested_one_for_each_cell(config, suite):
 
 
 def test_a_suite_that_is_continued_continues_its_run_and_mends_what_was_cut(config, suite):
-    first = SuiteTracker(config, suite)
+    first = SuiteTracker(config, suite, CELLS)
     for cell in CELLS[:3]:
         first.log(cell, outcome(cell.seed))
     # A kill in the middle of a cell leaves its run RUNNING.
-    half = first._client.create_run(first._experiment, run_name=CELLS[3].name, tags={"mlflow.parentRunId": first._run})
-    second = SuiteTracker(config, suite)
+    tags = {"mlflow.parentRunId": first._run, "maskedclip.cell": CELLS[3].name}
+    half = first._client.create_run(first._experiment, run_name=CELLS[3].name, tags=tags)
+    second = SuiteTracker(config, suite, CELLS)
     for cell in CELLS[3:]:
         second.log(cell, outcome(cell.seed))
     assert second.close()["run_id"] == first._run
@@ -136,8 +137,19 @@ def test_a_suite_that_is_continued_continues_its_run_and_mends_what_was_cut(conf
     assert found[CELLS[3].name].info.run_id != half.info.run_id
 
 
+def test_two_processes_leave_each_others_cells_alone(config, suite):
+    """Both plan the same suite, each with an encoder of its own."""
+    one, other = (SuiteTracker(config, suite, [cell for cell in CELLS if cell.encoder == name]) for name in "ab")
+    tags = {"mlflow.parentRunId": one._run, "maskedclip.cell": CELLS[0].name}
+    live = one._client.create_run(one._experiment, run_name="being logged", tags=tags).info.run_id
+    other.close()
+    assert one._client.get_run(live).info.lifecycle_stage == "active"
+    one.close()
+    assert set(runs(config)) == {"s", *(cell.name for cell in CELLS)}
+
+
 def test_a_server_that_fails_costs_a_warning_and_gets_the_cells_later(config, suite, monkeypatch, caplog):
-    tracker = SuiteTracker(config, suite)
+    tracker = SuiteTracker(config, suite, CELLS)
     tracker.log(CELLS[0], outcome(0))
     working = tracker._log
     calls = []
@@ -162,14 +174,14 @@ def test_a_server_that_is_never_there_ends_without_an_error(config, suite, monke
         raise ConnectionError("refused")
 
     monkeypatch.setattr(module, "open_client", refuse)
-    tracker = SuiteTracker(config, suite)
+    tracker = SuiteTracker(config, suite, CELLS)
     tracker.log(CELLS[0], outcome(0))
     assert tracker.close() == {}
     assert str(config.folder) in caplog.text
 
 
 def test_switched_off_nothing_is_written(config, suite, tmp_path):
-    tracker = SuiteTracker(dataclasses.replace(config, tracking=TrackingConfig(mlflow=False)), suite)
+    tracker = SuiteTracker(dataclasses.replace(config, tracking=MlflowConfig(mlflow=False)), suite, CELLS)
     tracker.log(CELLS[0], outcome(0))
     assert tracker.close() == {}
     assert not (tmp_path / "mlflow.db").exists()

@@ -26,6 +26,10 @@ def manifest(path: Path, rows: list[tuple], **more) -> None:
     table.assign(**more).to_parquet(path)
 
 
+def samples(run: Path, paired: int) -> None:
+    (run / "data_manifest.json").write_text(json.dumps({"paired": {"samples": paired}}))
+
+
 def flipped(phash: bytes, bits: int) -> bytes:
     whole = np.unpackbits(np.frombuffer(phash, np.uint8))
     whole[:bits] ^= 1
@@ -47,6 +51,7 @@ def test_the_same_file_and_one_that_looks_the_same_count_and_what_was_not_stored
         run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0]), ("quarantined", "b", HASHES[1])]
     )
     manifest(run / "data" / "unpaired" / "manifest.parquet", [("stored", "c", HASHES[2])])
+    samples(run, 2)
     sha256 = ["a", "b", "c", "d", "e", ""]
     phashes = [b"", HASHES[1], b"", flipped(HASHES[2], NEAR), flipped(HASHES[2], NEAR + 1), b""]
     found = contaminated(run, sha256, phashes)
@@ -55,6 +60,7 @@ def test_the_same_file_and_one_that_looks_the_same_count_and_what_was_not_stored
 
 
 def test_the_downstream_sets_of_a_build_are_not_trained_on(run):
+    samples(run, 1)
     rows = [("stored", "a", HASHES[0]), ("stored", "b", HASHES[1])]
     manifest(run / "data" / "paired" / "manifest.parquet", rows, group=["paired", "downstream"])
     found = contaminated(run, ["a", "b"], [b"", b""])
@@ -63,10 +69,19 @@ def test_the_downstream_sets_of_a_build_are_not_trained_on(run):
 
 
 def test_what_nothing_says_is_unknown(run):
-    assert contaminated(run, ["a"], [b""]) is None
-    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0])])
-    assert contaminated(run, ["", ""], [b"", b""]) is None
     assert num_images(run) == {"paired": None, "unpaired": None}
+    assert contaminated(run, ["a"], [HASHES[3]]) is None
+    samples(run, 1)
+    assert contaminated(run, ["a"], [HASHES[3]]) is None
+    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0])])
+    assert contaminated(run, ["b"], [HASHES[3]]).tolist() == [False]
+    # Neither hash may be missing where nothing is found; what is found is known all the same.
+    assert contaminated(run, ["b"], [b""]) is None
+    assert contaminated(run, [""], [HASHES[3]]) is None
+    assert contaminated(run, ["b", "a"], [b"", b""]).tolist() == [False, True]
+    # A stream whose shards came without a manifest may have seen anything.
+    samples(run, 2)
+    assert contaminated(run, ["b"], [HASHES[3]]) is None
 
 
 def test_numbers_of_images(run):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.config import MlflowConfig
 from maskedclip_composer.evaluation.cells import load_outcomes, load_suite, save_results, save_suite
 from maskedclip_composer.evaluation.config import EvaluateConfig
 from maskedclip_composer.evaluation.tracking import SuiteTracker
@@ -46,9 +46,9 @@ def tracked(whole, tmp_path_factory) -> tuple[Path, dict[str, str]]:
         protocols=["linear_probe"],
         output=str(output),
         run_name="nightly",
-        tracking=TrackingConfig(tracking_uri=f"sqlite:///{output}/mlflow.db", experiment="downstream"),
+        tracking=MlflowConfig(tracking_uri=f"sqlite:///{output}/mlflow.db", experiment="downstream"),
     )
-    place = SuiteTracker(config, suite).close()
+    place = SuiteTracker(config, suite, suite.planned).close()
     save_suite(folder, replace(suite, mlflow=place))
     write_report(folder, draws=200)
     return folder, place

@@ -8,8 +8,6 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from maskedclip_composer.evaluation.statistics.bootstrap import interval, resampling_weights
-from maskedclip_composer.evaluation.statistics.over_seeds import seed_mean_scores
-from maskedclip_composer.evaluation.statistics.paired import paired_difference
 from maskedclip_composer.report.formats import latex, markdown, records
 from maskedclip_composer.report.groups import load_results
 from maskedclip_composer.report.long_table import long_tables
@@ -18,6 +16,7 @@ from maskedclip_composer.report.resampling import _SEED, resample
 from maskedclip_composer.report.significance import compare, comparison_tables
 from maskedclip_composer.report.summary import summarise
 from maskedclip_composer.report.table import Entry, Row, difference, mark_best, p_value, percent
+from tests.evaluation.statistics.whole import paired_difference, seed_mean_scores
 from tests.report.conftest import AMOUNTS, ENCODERS, SEEDS, labels, probabilities
 
 DRAWS = 200

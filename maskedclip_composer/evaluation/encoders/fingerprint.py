@@ -1,4 +1,4 @@
-"""A name for an encoder's weights, so that two results can be known to be of the same ones."""
+"""A name for an encoder, so that two results can be known to be of the same one."""
 
 import hashlib
 
@@ -8,8 +8,11 @@ from maskedclip_composer.evaluation.encoders.base import Encoder
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """Return the SHA-256 over name, type, shape and bytes of every weight and buffer, in the order of the names."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 over name, type, shape and bytes of every weight and buffer, and what its input looks like.
+
+    A convolutional network has the same weights for every image size.
+    """
+    digest = hashlib.sha256(f"{encoder.image_size} {encoder.mean} {encoder.std}\n".encode())
     for name, value in sorted(encoder.module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         # NumPy has no bfloat16, so the bytes are taken by torch.

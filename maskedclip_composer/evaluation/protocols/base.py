@@ -25,6 +25,7 @@ class Problem:
         data: The three splits.
         photographs: The same, decoded.
         features: Of the frozen encoder, extracted when first asked for.
+        batch_size: Images per forward pass and process where nothing is trained.
         workers: Processes that load, per rank and loader.
     """
 
@@ -34,6 +35,7 @@ class Problem:
     data: LabelledData
     photographs: dict[str, DecodedSplit]
     features: Features
+    batch_size: int
     workers: int
 
     def val_roc(self, probabilities: Float[np.ndarray, "images classes"]) -> float:

@@ -1,7 +1,10 @@
 """Full fine-tuning with Composer: train, keep the weights that are best on validation, score the test split once."""
 
+import atexit
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -27,8 +30,6 @@ from maskedclip_composer.evaluation.protocols.classifier import (
 from maskedclip_composer.evaluation.protocols.config import FinetuneConfig
 from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT
 from maskedclip_composer.evaluation.transforms import train_transform
-
-_EVAL_BATCH = 64
 
 
 class BestWeights(Callback):
@@ -69,13 +70,8 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
         seed: Of the head, the order, stochastic depth and augmentation.
 
     Raises:
-        UserError: The batch does not divide over the ranks, or training diverged.
+        UserError: Training diverged.
     """
-    if config.batch_size % dist.get_world_size():
-        raise UserError(
-            f"finetune.batch_size={config.batch_size} does not divide over {dist.get_world_size()} processes.\n"
-            "Use a multiple of their number."
-        )
     data, photographs = problem.data, problem.photographs
     reproducibility.seed_all(seed)  # the head is drawn before the Trainer seeds
     problem.encoder.module.cpu()
@@ -98,7 +94,7 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
         dist_timeout=DIST_TIMEOUT,
         progress_bar=sys.stderr.isatty(),
     )
-    try:
+    with _closing(trainer):
         with warnings.catch_warnings():
             # Composer 0.32.1 says so of every ragged last batch.
             warnings.filterwarnings("ignore", "Cannot split tensor of length")
@@ -117,8 +113,33 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
             val_roc=best.val_roc,
             details={"best_epoch": best.best_epoch},
         )
-    finally:
-        trainer.close()
+
+
+@contextmanager
+def _closing(trainer: Trainer) -> Iterator[None]:
+    """Close a trainer so that its memory is free for the next one."""
+    try:
+        yield
+    except BaseException:
+        if dist.get_world_size() == 1:  # close() waits for all ranks, which may be waiting for this one elsewhere
+            trainer.close()
+        raise
+    trainer.close()
+    # Composer 0.32.1 keeps every trainer's state, weights and loaders, for the end of the process.
+    atexit.unregister(trainer.engine._close)
+
+
+def check_batch(config: FinetuneConfig) -> None:
+    """Refuse a batch that does not divide over the ranks.
+
+    Raises:
+        UserError: It does not.
+    """
+    if config.batch_size % dist.get_world_size():
+        raise UserError(
+            f"finetune.batch_size={config.batch_size} does not divide over {dist.get_world_size()} processes.\n"
+            "Use a multiple of their number."
+        )
 
 
 def _build_schedule(config: FinetuneConfig) -> ComposerScheduler:
@@ -151,5 +172,5 @@ def _train_loader(
 def _evaluator(label: str, split: DecodedSplit, problem: Problem) -> Evaluator:
     """Score each image once: Composer removes what a DistributedSampler pads, and only what that pads."""
     dataset = eval_dataset(split, problem.encoder.image_size)
-    loader = build_loader(dataset, _EVAL_BATCH, problem.workers, sampler=dist.get_sampler(dataset))
+    loader = build_loader(dataset, problem.batch_size, problem.workers, sampler=dist.get_sampler(dataset))
     return Evaluator(label=label, dataloader=loader, metric_names=[METRIC])

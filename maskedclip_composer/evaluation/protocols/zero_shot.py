@@ -1,6 +1,6 @@
 """Zero-shot classification: the image's feature in the joint space against the prompts of each class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,28 +30,32 @@ from maskedclip_composer.models.text import load_tokenizer
 from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
 
 
-def objection(source: str, task: TaskConfig) -> str:
+def objection(source: str, task: TaskConfig, image_size: int | None) -> str:
     """Say why an encoder cannot classify a task zero-shot; empty where it can."""
-    if run_folder(source) is None:
-        return "zero-shot needs bridge and text encoder, which only a pre-training run of ours has"
+    folder = training_run(source)
+    config = None if folder is None else load_config(TrainConfig, str(folder / "config.yaml"), [])
+    if config is None or config.objectives.lg_clip is None or not checkpoint(source).is_file():
+        return "zero-shot needs the checkpoint of a pre-training run with texts, for its bridge and text encoder"
+    if image_size not in (None, config.data.image_size):
+        return f"the bridge takes images of {config.data.image_size} pixels, not image_size={image_size}"
     if task.prompts is None:
         return "zero-shot needs words for the classes, and the task has no `prompts`"
     return ""
 
 
-def run_folder(source: str) -> Path | None:
-    """Return the pre-training run with texts that an encoder comes from; None where it comes from elsewhere."""
+def checkpoint(source: str) -> Path:
+    """Return the checkpoint with all modules of the run that an encoder comes from."""
+    if source.endswith(".pt"):
+        return Path(source)
     folder = training_run(source)
-    if folder is None:
-        return None
-    config = folder / "config.yaml"
-    if not (folder / "checkpoints" / "latest-rank0.pt").is_file():
-        return None
-    return folder if load_config(TrainConfig, str(config), []).objectives.lg_clip is not None else None
+    assert folder is not None
+    return folder / "checkpoints" / "latest-rank0.pt"
 
 
-def check_prompts(protocols: dict[str, ProtocolConfig], tasks: dict[str, TaskConfig]) -> None:
-    """Look up the prompts of every class before anything is computed.
+def check_prompts(
+    protocols: dict[str, ProtocolConfig], tasks: dict[str, TaskConfig], classes: Mapping[str, Sequence[str]]
+) -> None:
+    """Look up the prompts of every task's classes before anything is computed.
 
     Raises:
         UserError: A pack does not know a task's data set, or lacks one of its classes.
@@ -61,7 +65,7 @@ def check_prompts(protocols: dict[str, ProtocolConfig], tasks: dict[str, TaskCon
             if protocol.zero_shot is None or task.prompts is None:
                 continue
             prompts = _pack(protocol.zero_shot).class_prompts(task.prompts.dataset, task.prompts.target)
-            missing = [code for code in task.classes or [] if code not in prompts]
+            missing = [code for code in classes[name] if code not in prompts]
             if missing:
                 raise UserError(
                     f"task {name}: the pack {protocol.zero_shot.prompts.pack} has no words for class {missing[0]}.\n"
@@ -77,12 +81,14 @@ def zero_shot(config: ZeroShotConfig, problem: Problem) -> Fit:
     normalise the mean, so that classes whose prompts agree weigh more.) Labels that may be several are scored each for
     itself by the sigmoid of the scaled cosine; a threshold of 0.5 means nothing there, the order does.
 
-    `details` has the macro ROC with each single template, which shows how much the wording matters.
+    `details` has the macro ROC with each single template, which shows how much the wording matters; nothing is chosen
+    by it.
+
+    Raises:
+        UserError: The checkpoint is damaged, or its image encoder is not the one that is evaluated.
     """
-    folder = run_folder(problem.source)
-    assert folder is not None
     assert problem.task.prompts is not None
-    net, tokenizer, max_tokens = _load(folder)
+    net, tokenizer, max_tokens = _load(problem)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device).eval()
     objective = net.objectives["lg_clip"]
@@ -105,12 +111,10 @@ def zero_shot(config: ZeroShotConfig, problem: Problem) -> Fit:
         return (logits.sigmoid() if problem.data.kind == "multilabel" else logits.softmax(dim=1)).numpy()
 
     pack, test = _pack(config), problem.data.test
-    by_template = {
-        template: classification_metrics(scores(replace(pack, templates=(template,))), test.one_hot, problem.data.kind)[
-            "roc"
-        ]
-        for template in pack.templates
-    }
+    by_template = {}
+    for template in pack.templates:
+        probabilities = scores(replace(pack, templates=(template,)))
+        by_template[template] = classification_metrics(probabilities, test.one_hot, problem.data.kind)["roc"]
     return Fit(probabilities=scores(pack), details={"roc_by_template": by_template, "logit_scale": scale})
 
 
@@ -118,16 +122,22 @@ def _pack(config: ZeroShotConfig) -> PromptPack:
     return config.prompts.applied_to(read_pack(config.prompts.pack))
 
 
-def _load(folder: Path) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
-    """Build a run's network and load its newest checkpoint, every key of it; return its tokenizer and length too."""
-    config = load_config(TrainConfig, str(folder / "config.yaml"), [])
-    path = folder / "checkpoints" / "latest-rank0.pt"
-    weights = read_checkpoint(path)["state"]["model"]
+def _load(problem: Problem) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
+    """Build a run's network and load its checkpoint, every key of it; return its tokenizer and text length too."""
+    folder, path = training_run(problem.source), checkpoint(problem.source)
+    config = load_config(TrainConfig, f"{folder}/config.yaml", [])
     model = build_model(config)
     try:
-        model.load_state_dict(weights, strict=True)
+        model.load_state_dict(read_checkpoint(path)["state"]["model"], strict=True)
     except RuntimeError as error:
         raise UserError(f"{path} is not of the network that {folder}/config.yaml describes:\n{error}") from error
+    own = problem.encoder.module.state_dict()
+    weights = model.net.branch.image_encoder.vit.state_dict()
+    if not all(key in own and torch.equal(value, own[key].cpu()) for key, value in weights.items()):
+        raise UserError(
+            f"{path} has another image encoder than {problem.source}: the run went on after the export, or was stopped "
+            "before it.\nGive the checkpoint itself, or RUN/latest."
+        )
     return model.net, load_tokenizer(config.text_encoder), config.data.max_tokens
 
 
@@ -137,7 +147,9 @@ def _image_features(
     """Return the normalised joint features of the test photographs, in their order."""
     encoder = net.branch.image_encoder
     dataset = eval_dataset(problem.photographs["test"], encoder.grid[0] * encoder.patch_size)
-    loader = build_loader(dataset, 64, problem.workers, sampler=range(rank(), len(dataset), world_size()))
+    loader = build_loader(
+        dataset, problem.batch_size, problem.workers, sampler=range(rank(), len(dataset), world_size())
+    )
     own = []
     for batch in loader:
         tokens = net.branch(net.normalise(batch["image"].to(device)))

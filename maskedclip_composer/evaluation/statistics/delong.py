@@ -52,8 +52,8 @@ def delong_test(
     DeLong are not fixed across classes. Here images, labels included, are independent draws; that the number of images
     per class then varies too is counted, where the stratified bootstrap holds it fixed.
 
-    It assumes independent images: with several images per patient the standard error is too small, and
-    `paired_difference` on whole patients is the one to report. It also needs some positives: a class with a single
+    It assumes independent images: with several images per patient the standard error is too small, and the paired
+    bootstrap over whole patients is the one to report. It also needs some positives: a class with a single
     positive adds no variance for it. If the standard error is 0 nothing can be tested, and p is 1: identical rankings,
     but also two models that both rank every pair alike (all right, all tied).
 

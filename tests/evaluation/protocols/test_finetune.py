@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +208,25 @@ def test_divergence_is_said(problem):
     config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=12, lr=1e30)
     with pytest.raises(UserError, match="Lower its learning rate"):
         module.finetune(config, problem, ALL, 0)
+
+
+def test_a_trainer_that_is_done_is_forgotten(problem, monkeypatch):
+    """Composer 0.32.1 keeps every trainer for the end of the process: some cells later no memory would be left."""
+    kept = []
+
+    class Noted(Trainer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            kept.append(weakref.ref(self.state.model))
+
+    monkeypatch.setattr(module, "Trainer", Noted)
+    module.finetune(FinetuneConfig(epochs=1, warmup_epochs=0, batch_size=12), problem, ALL, 0)
+    gc.collect()
+    assert kept[0]() is None
+
+
+def test_a_batch_that_does_not_divide_over_the_ranks_is_refused(monkeypatch):
+    monkeypatch.setattr(module.dist, "get_world_size", lambda: 3)
+    module.check_batch(FinetuneConfig(batch_size=12))
+    with pytest.raises(UserError, match="does not divide over 3 processes"):
+        module.check_batch(FinetuneConfig(batch_size=16))

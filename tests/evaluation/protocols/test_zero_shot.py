@@ -1,6 +1,7 @@
 """On a run of the debug recipe, pre-trained for two steps."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,18 +97,41 @@ def test_a_text_tower_tells_different_prompts_apart(run, grades, tmp_path):
 
 def test_what_cannot_be_classified_is_said(run, tmp_path):
     task = TaskConfig(title="a", data="b", prompts=GRADES)
-    assert objection(str(run), task) == ""
-    assert objection(str(run / "encoder.safetensors"), task) == ""
-    assert "text encoder" in objection("random:vit_tiny_patch16_224", task)
-    assert "text encoder" in objection(str(tmp_path), task)
-    assert "`prompts`" in objection(str(run), TaskConfig(title="a", data="b"))
+    assert objection(str(run), task, None) == ""
+    assert objection(str(run / "encoder.safetensors"), task, 32) == ""
+    assert "text encoder" in objection("random:vit_tiny_patch16_224", task, None)
+    assert "text encoder" in objection(str(tmp_path), task, None)
+    assert "`prompts`" in objection(str(run), TaskConfig(title="a", data="b"), None)
+    assert "pixels, not image_size=64" in objection(str(run), task, 64)
 
 
 def test_classes_without_words_are_found_before_anything_runs():
     protocols = {"zero_shot": ProtocolConfig(title="z", source="s", zero_shot=ZeroShotConfig())}
-    task = TaskConfig(title="a", data="b", classes=["0", "9"], prompts=GRADES)
+    task = TaskConfig(title="a", data="b", prompts=GRADES)
+    check_prompts(protocols, {"a": task}, {"a": ["0", "1", "2"]})
     with pytest.raises(UserError, match="no words for class 9"):
-        check_prompts(protocols, {"a": task})
+        check_prompts(protocols, {"a": task}, {"a": ["0", "9"]})
     unknown = TaskConfig(title="a", data="b", prompts=PromptSource(dataset="absent"))
     with pytest.raises(UserError, match="no zero-shot classes of absent"):
-        check_prompts(protocols, {"a": unknown})
+        check_prompts(protocols, {"a": unknown}, {"a": ["0"]})
+
+
+def test_the_checkpoint_is_the_one_that_is_named_and_of_the_encoder_that_is_evaluated(run, grades, tmp_path):
+    newest = run / "checkpoints" / "latest-rank0.pt"
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    content = torch.load(newest, weights_only=False)
+    for name, value in content["state"]["model"].items():
+        if name.startswith("net.branch.image_encoder"):
+            value.mul_(2)
+    early = other / "checkpoints" / "ep0-ba1-rank0.pt"
+    torch.save(content, early)
+    options = {"kind": "ordinal", "prompts": GRADES}
+    first = zero_shot(ZeroShotConfig(), whole_problem(grades, tmp_path, source=str(newest), **options))
+    second = zero_shot(ZeroShotConfig(), whole_problem(grades, tmp_path, source=str(early), **options))
+    assert not np.allclose(first.probabilities, second.probabilities)
+    # An exported encoder beside a checkpoint that went on after it.
+    torch.save(content, other / "checkpoints" / "latest-rank0.pt")
+    problem = whole_problem(grades, tmp_path, source=str(other), **options)
+    with pytest.raises(UserError, match="has another image encoder than"):
+        zero_shot(ZeroShotConfig(), problem)

@@ -5,8 +5,8 @@ from sklearn.metrics import roc_auc_score
 
 from maskedclip_composer.evaluation.statistics.bootstrap import resampling_weights
 from maskedclip_composer.evaluation.statistics.delong import delong_test
-from maskedclip_composer.evaluation.statistics.over_seeds import seed_mean_scores
 from tests.evaluation.statistics import splits
+from tests.evaluation.statistics.whole import seed_mean_scores
 
 
 def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
