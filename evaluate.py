@@ -20,7 +20,7 @@ from maskedclip_composer.errors import UserError, report
 
 
 def main(arguments: list[str]) -> int:
-    """Load the config, evaluate, write the report, print table 1; return the exit status."""
+    """Load the config, evaluate, write the report, print the scores; return the exit status."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
@@ -33,12 +33,13 @@ def main(arguments: list[str]) -> int:
         tasks, protocols = load_tasks(config, path), load_protocols(config, path)
 
         from maskedclip_composer.evaluation.suite import evaluate  # imports Composer: only once the config is sound
+        from maskedclip_composer.report.terminal import terminal_table
         from maskedclip_composer.report.write import write_report
 
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
-            print(f"\n{page.with_name('table1.md').read_text()}\n{page}", flush=True)
+            print(f"\n{terminal_table(folder)}\n\n{page}", flush=True)
     except UserError as error:
         return report(error, "evaluate.py")
     return 0

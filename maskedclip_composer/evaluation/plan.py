@@ -71,12 +71,8 @@ def _cells(
     notes: list[str] = []
     cells: list[Cell] = []
     for task, encoder, (name, protocol) in product(tasks, config.checkpoints, protocols.items()):
-        reason = ""
-        if protocol.zero_shot is not None:
-            reason = objection(config.checkpoints[encoder], tasks[task], config.image_size)
-        if reason:
-            notes.append(f"{_left_out(encoder, task, name)}{reason}.")
-            log.warning(notes[-1])
+        if protocol.zero_shot is not None and (note := _zero_shot_note(config, tasks, task, encoder, name)):
+            notes.append(note)
             continue
         for amount in [Amount()] if protocol.zero_shot is not None else config.amounts:
             # Where nothing is random, a second seed would be the first again.
@@ -84,9 +80,27 @@ def _cells(
             cells += [
                 Cell(encoder=encoder, task=task, protocol=name, amount=amount, seed=seed) for seed in range(seeds)
             ]
+    notes = list(dict.fromkeys(notes))
     if not cells:
         raise UserError("evaluate: nothing can be evaluated.\n" + "\n".join(notes))
+    for note in notes:
+        log.warning(note)
     return cells, notes
+
+
+def _zero_shot_note(
+    config: EvaluateConfig, tasks: dict[str, TaskConfig], task: str, encoder: str, protocol: str
+) -> str:
+    """Say why a cell cannot be; empty where it can."""
+    if tasks[task].prompts is None:
+        return f"{_left_out(task, protocol)}it needs words for the classes, and the task's yaml has no `prompts`."
+    reason = objection(config.checkpoints[encoder], config.image_size)
+    return f"{_left_out(encoder, protocol)}{reason}." if reason else ""
+
+
+def _left_out(subject: str, protocol: str) -> str:
+    """Begin a note on what an encoder or a task cannot be part of."""
+    return f"{subject} by {protocol} is left out: "
 
 
 def _encoder_facts(
@@ -182,11 +196,8 @@ def joined(folder: Path, new: Suite, *, keep_baseline: bool) -> Suite:
 
 def _is_settled(note: str, new: Suite) -> bool:
     """Tell whether cells that a note leaves out are planned now."""
-    return any(note.startswith(_left_out(cell.encoder, cell.task, cell.protocol)) for cell in new.planned)
-
-
-def _left_out(encoder: str, task: str, protocol: str) -> str:
-    return f"{encoder} on {task} by {protocol} is left out: "
+    subjects = {(subject, cell.protocol) for cell in new.planned for subject in (cell.encoder, cell.task)}
+    return any(note.startswith(_left_out(*subject)) for subject in subjects) and note not in new.notes
 
 
 def _both(old: Any, new: Any) -> Any:

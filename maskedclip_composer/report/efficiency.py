@@ -111,7 +111,8 @@ def draw_panel(axes: Axes, results: Results, summaries: Mapping[Key, Summary], p
             )
             label = "_nolegend_"
     axes.set_title(_literal(results.task_title(task)), fontsize=11)
-    axes.set_xticks(range(len(amounts)), [amount.name for amount in amounts])
+    # Side by side, more than five names run into each other.
+    axes.set_xticks(range(len(amounts)), [amount.name for amount in amounts], rotation=45 if len(amounts) > 5 else 0)
     axes.set_xlim(-0.5, len(amounts) - 0.5)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ import evaluate
 from maskedclip_composer.evaluation import suite as module
 from maskedclip_composer.evaluation.cells import load_outcomes, load_suite, load_test_split
 from maskedclip_composer.export.encoder import load_encoder, save_encoder
+from maskedclip_composer.report import write
 from tests.evaluation.conftest import LABELS, SIZES, TINY, write_mds
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,17 @@ def options(mds, encoder_file, tmp_path):
     return build
 
 
+@pytest.fixture(autouse=True)
+def quick_report(request, monkeypatch):
+    """Spare the tests the report, which has tests of its own, but for the one that looks at it."""
+
+    def stub(folder: Path, **options) -> Path:
+        return folder / "report" / "report.html"
+
+    if "report" not in request.node.name:
+        monkeypatch.setattr(write, "write_report", stub)
+
+
 def run(capsys, arguments: list[str]) -> tuple[int, str, str]:
     status = evaluate.main(arguments)
     captured = capsys.readouterr()
@@ -83,7 +95,7 @@ def test_every_cell_is_scored_as_scikit_learn_does_and_the_report_is_made(option
     results = pd.read_csv(folder / "results.csv")
     assert len(results) == len(cells)
     assert set(results["amount"]) == {"50%", "100%"}
-    pictures = folder / "pictures" / task / "linear_probe" / "mine"
+    pictures = folder / "pictures" / task / "fast" / "mine"  # two epochs leave mistakes for the gallery
     assert {file.stem for file in pictures.iterdir()} == {"confusion", "roc", "pr", "reliability", "gallery"}
     assert sorted(file.name for file in folder.iterdir()) == [
         "cells", "config.yaml", "features", "pictures", "report", "results.csv", "suite.json", "tasks"
@@ -161,6 +173,41 @@ def test_cells_of_other_weights_labels_or_settings_are_not_mixed(options, encode
     write_mds(other / "test", list(LABELS), [rng.bytes(30) for _ in LABELS])
     status, _, err = run(capsys, options("protocols=[knn]", f"tasks=[{other}]"))
     assert (status, f"labels of task {mds.name}" in err) == (2, True)
+
+
+def test_another_order_of_classes_or_another_image_size_is_another_suite(options, mds, tmp_path, capsys):
+    """Stored probabilities would be read against other columns, stored features be of other images."""
+    task = tmp_path / "own.yaml"
+    text = f"title: Own\ndata: {mds}\nkind: ordinal\nclasses: "
+    task.write_text(f'{text}["1", "2", "10"]\n')
+    assert run(capsys, options("protocols=[knn]", f"tasks=[{task}]"))[0] == 0
+    task.write_text(f'{text}["10", "2", "1"]\n')
+    status, _, err = run(capsys, options("protocols=[knn]", f"tasks=[{task}]"))
+    assert (status, "labels of task own" in err) == (2, True)
+    task.write_text(f'{text}["1", "2", "10"]\n')
+    status, _, err = run(capsys, options("protocols=[knn]", f"tasks=[{task}]", "image_size=48"))
+    assert (status, "the weights of checkpoints.mine" in err) == (2, True)
+
+
+def test_what_is_known_stays_known_when_a_suite_is_extended(options, mds, multilabel_mds, tmp_path, capsys):
+    several = tmp_path / "several.yaml"
+    several.write_text(f"title: Several\ndata: {multilabel_mds}\nkind: multilabel\n")
+    assert run(capsys, options("protocols=[knn]", "baseline=random"))[0] == 0
+    assert run(capsys, options("protocols=[knn]", f"tasks=[{several}]"))[0] == 0
+    suite = load_suite(tmp_path / "runs" / "s")
+    assert suite.encoders["random"].contaminated == {mds.name: 0, "several": 0}
+    assert suite.encoders["mine"].contaminated == {mds.name: None, "several": None}
+    assert suite.baseline == "random"
+    assert run(capsys, options("protocols=[knn]", "baseline=mine"))[0] == 0
+    assert load_suite(tmp_path / "runs" / "s").baseline == "mine"
+
+
+def test_a_cell_that_diverges_is_named(options, tmp_path, capsys):
+    (tmp_path / "fast.yaml").write_text("title: F\nsource: s\nfinetune: {epochs: 2, warmup_epochs: 0, lr: 1.0e+30}\n")
+    status, _, err = run(capsys, options(f"protocols=[{tmp_path / 'fast.yaml'}]", "fractions=[1.0]"))
+    assert status == 2
+    assert "fast 100% seed0: " in err
+    assert "protocol file of another name" in err
 
 
 @pytest.mark.slow

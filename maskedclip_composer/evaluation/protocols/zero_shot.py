@@ -30,16 +30,14 @@ from maskedclip_composer.models.text import load_tokenizer
 from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
 
 
-def objection(source: str, task: TaskConfig, image_size: int | None) -> str:
-    """Say why an encoder cannot classify a task zero-shot; empty where it can."""
+def objection(source: str, image_size: int | None) -> str:
+    """Say why an encoder cannot classify zero-shot; empty where it can."""
     folder = training_run(source)
     config = None if folder is None else load_config(TrainConfig, str(folder / "config.yaml"), [])
     if config is None or config.objectives.lg_clip is None or not checkpoint(source).is_file():
         return "zero-shot needs the checkpoint of a pre-training run with texts, for its bridge and text encoder"
     if image_size not in (None, config.data.image_size):
         return f"the bridge takes images of {config.data.image_size} pixels, not image_size={image_size}"
-    if task.prompts is None:
-        return "zero-shot needs words for the classes, and the task has no `prompts`"
     return ""
 
 
