@@ -9,7 +9,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: a missing
 from jaxtyping import install_import_hook
 
 # Before anything imports them: under pytest, calls that break a signature's shapes fail.
-install_import_hook(["maskedclip_composer.losses", "maskedclip_composer.models.masking"], "beartype.beartype")
+install_import_hook(
+    [
+        "maskedclip_composer.losses",
+        "maskedclip_composer.models.masking",
+        "maskedclip_composer.evaluation.metrics",
+        "maskedclip_composer.evaluation.statistics",
+    ],
+    "beartype.beartype",
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

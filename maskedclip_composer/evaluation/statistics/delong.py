@@ -67,11 +67,8 @@ def delong_test(
         The difference and its test.
 
     Raises:
-        ValueError: The models were not scored on the same images and classes, or a class has no positive or no negative
-            or all are skipped.
+        ValueError: A class has no positive or no negative, or all are skipped.
     """
-    if not ours.shape[1:] == theirs.shape[1:] == one_hot.shape:
-        raise ValueError(f"{ours.shape[1:]} and {theirs.shape[1:]} probabilities for {one_hot.shape} labels")
     classes = [index for index in range(one_hot.shape[1]) if index not in set(skipped)]
     if not classes or (one_hot[:, classes].all(axis=0) | ~one_hot[:, classes].any(axis=0)).any():
         raise ValueError(f"classes {classes} of which one has no positive or no negative")
