@@ -82,3 +82,13 @@ def test_preparation_is_run_at_every_number_of_rows():
     (table,) = tables("prepare_memory.py", "--rows", "20", "40")
     assert list(table) == ["rows", "---", "20", "40"]
     assert all(int(cell) > 0 for cell in (table["20"][1], table["40"][1]))
+
+
+@pytest.mark.slow
+def test_evaluation_compares_its_loader_and_its_bootstrap_with_peers():
+    sizes = ["--images=16", "--distinct=2", "--size=64", "--test=20", "--draws=3", "--rounds=2"]
+    epoch, draws = tables("evaluation.py", *sizes)
+    for table in (epoch, draws):
+        check_spreads(table, columns=2)
+    assert "decoded once, kept in memory" in epoch
+    assert "weighted_scores" in draws
