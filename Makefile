@@ -49,6 +49,7 @@ format: install
 bench: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loader.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
 
 docs: install
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from composer.utils import dist, get_device
+from filelock import FileLock
 from tqdm import tqdm
 
 from maskedclip_composer.callbacks.atomic import write_whole
@@ -57,9 +58,11 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     data = {name: open_task(config, task) for name, task in tasks.items()}
     planned = plan(config, tasks, protocols, data)
     folder = config.folder
-    suite = joined(folder, planned, keep_baseline=config.baseline is None)
+    suite = planned
     if rank() == 0:
-        _start(folder, config, suite, data)
+        with _alone(folder):
+            suite = joined(folder, planned, keep_baseline=config.baseline is None)
+            _start(folder, config, suite, data)
     tracker = SuiteTracker(config, suite, planned.planned) if rank() == 0 else None
     # One rank's disk decides what is done, lest the others wait for it in vain.
     done = {cell for cell in planned.planned if load_outcome(folder, cell)} if rank() == 0 else set()
@@ -78,11 +81,17 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     if tracker is not None:
         save_results(folder, list(load_outcomes(folder)))
         place = tracker.close()
-        # Another process may have worked at other cells of it meanwhile.
-        suite = joined(folder, suite, keep_baseline=False)
-        complete = all(load_outcome(folder, cell) for cell in suite.planned)
-        save_suite(folder, replace(suite, complete=complete, mlflow=place or suite.mlflow))
+        with _alone(folder):
+            suite = joined(folder, suite, keep_baseline=False)
+            complete = all(load_outcome(folder, cell) for cell in suite.planned)
+            save_suite(folder, replace(suite, complete=complete, mlflow=place or suite.mlflow))
     return folder
+
+
+def _alone(folder: Path) -> FileLock:
+    """Keep other processes, which may work at other cells of the suite, from writing suite.json meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(str(folder / ".lock"))
 
 
 def run_cell(cell: Cell, problem: Problem, protocol: ProtocolConfig) -> Outcome:

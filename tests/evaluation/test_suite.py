@@ -100,7 +100,7 @@ def test_every_cell_is_scored_as_scikit_learn_does_and_the_report_is_made(option
         mistakes = {"gallery"} if cells[cell].metrics["accuracy"] < 1 else set()
         assert drawn == {"confusion", "roc", "pr", "reliability"} | mistakes
     assert sorted(file.name for file in folder.iterdir()) == [
-        "cells", "config.yaml", "features", "pictures", "report", "results.csv", "suite.json", "tasks"
+        ".lock", "cells", "config.yaml", "features", "pictures", "report", "results.csv", "suite.json", "tasks"
     ]  # fmt: skip
 
 
