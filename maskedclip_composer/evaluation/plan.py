@@ -52,6 +52,7 @@ def plan(
         if protocol.finetune is not None:
             check_batch(protocol.finetune)
     cells, notes = _cells(config, tasks, protocols)
+    notes += seen(config, tasks)
     return Suite(
         complete=False,
         baseline=config.baseline or next(iter(config.checkpoints)),
@@ -86,6 +87,17 @@ def _cells(
     for note in notes:
         log.warning(note)
     return cells, notes
+
+
+def seen(config: EvaluateConfig, tasks: dict[str, TaskConfig]) -> list[str]:
+    """Say which encoders of others are known to have been trained on a task's data set."""
+    return [
+        f"Contaminated: the pre-training of {encoder} holds photographs of {task.title} ({where})."
+        for encoder, source in config.checkpoints.items()
+        for task in tasks.values()
+        for prefix, where in task.seen_by.items()
+        if source.startswith(f"{prefix}:")
+    ]
 
 
 def _zero_shot_note(

@@ -32,6 +32,8 @@ class TaskConfig:
         names: What the codes mean; a code that is not listed is its own name.
         prompts: For zero-shot; null where no pack knows the classes.
         source: Of data and split, for reports.
+        seen_by: Public encoders whose pre-training holds the data set, by their prefix in `checkpoints`, such as
+            flair, and where that is said.
     """
 
     title: str
@@ -41,6 +43,7 @@ class TaskConfig:
     names: dict[str, str] = field(default_factory=dict)
     prompts: PromptSource | None = None
     source: str = ""
+    seen_by: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         classes = self.classes or []

@@ -6,6 +6,8 @@ from maskedclip_composer.config_file import load_config
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.config import EvaluateConfig, load_protocols, load_tasks
+from maskedclip_composer.evaluation.encoders.load import LOADERS
+from maskedclip_composer.evaluation.plan import seen
 from maskedclip_composer.evaluation.protocols.config import FinetuneConfig, ProtocolConfig
 from maskedclip_composer.evaluation.tasks import TaskConfig
 
@@ -98,9 +100,22 @@ def test_every_protocol_names_its_source_and_deviations(path):
 def test_every_task_is_sound(path):
     task = load_config(TaskConfig, str(path), [])
     assert task.source
+    assert set(task.seen_by) <= set(LOADERS)
     if task.prompts is not None:
         words = read_pack("retina-en").class_prompts(task.prompts.dataset, task.prompts.target)
         assert set(task.classes or words) == set(words)
+
+
+def test_what_flair_was_trained_on_is_said_for_flair_alone():
+    """Five of the paper's seven sets are in FLAIR's corpus."""
+    both = config(
+        "checkpoints.flair=flair:weights.pth", "tasks=[aptos,idrid,messidor2,glaucoma_fundus,origa,jsiec,retina]"
+    )
+    notes = seen(both, load_tasks(both, FILE))
+    assert len(notes) == 5
+    assert all("pre-training of flair holds" in note for note in notes)
+    assert any("APTOS2019" in note for note in notes)
+    assert seen(config(), load_tasks(config(), FILE)) == []
 
 
 def test_the_papers_tasks_are_the_default():
