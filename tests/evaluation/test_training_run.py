@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def manifest(path: Path, rows: list[tuple], **more) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows, columns=pd.Index(["status", "sha256", "phash"]))
-    table.assign(**more).to_parquet(path)
+    table.assign(**({"folder": ""} | more)).to_parquet(path)
 
 
 def samples(run: Path, paired: int) -> None:
@@ -68,6 +68,29 @@ def test_the_downstream_sets_of_a_build_are_not_trained_on(run):
     assert found.tolist() == [True, False]
 
 
+def test_the_splits_that_a_stream_did_not_read_are_not_trained_on(run):
+    (run / "config.yaml").write_text("data: {paired: {split: train}, unpaired: null}\n")
+    samples(run, 1)
+    rows = [("stored", "a", HASHES[0]), ("stored", "b", HASHES[1])]
+    manifest(run / "data" / "paired" / "manifest.parquet", rows, folder=["train", "test"])
+    found = contaminated(run, ["a", "b"], [HASHES[0], HASHES[1]])
+    assert found is not None
+    assert found.tolist() == [True, False]
+
+
+def test_a_damaged_manifest_and_one_of_something_else_are_unknown(run, tmp_path, caplog):
+    samples(run, 1)
+    path = run / "data" / "paired" / "manifest.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 cut")
+    assert contaminated(run, ["a"], [HASHES[0]]) is None
+    pd.DataFrame({"file": ["x"]}).to_parquet(tmp_path / "manifest.parquet")
+    (tmp_path / "set").mkdir()
+    assert perceptual_hashes(str(tmp_path / "set"), ["a"]) == [b""]
+    assert "cannot be read" in caplog.text
+    assert "no manifest of data_prep" in caplog.text
+
+
 def test_what_nothing_says_is_unknown(run):
     assert num_images(run) == {"paired": None, "unpaired": None}
     assert contaminated(run, ["a"], [HASHES[3]]) is None
@@ -87,6 +110,8 @@ def test_what_nothing_says_is_unknown(run):
 def test_numbers_of_images(run):
     (run / "data_manifest.json").write_text(json.dumps({"unpaired": {"samples": 851}, "prompts": {"pack": "x"}}))
     assert num_images(run) == {"paired": 0, "unpaired": 851}
+    (run / "data_manifest.json").write_text('{"unpaired": ')
+    assert num_images(run) == {"paired": None, "unpaired": None}
 
 
 def test_hashes_are_found_beside_the_shards_and_above_a_group(tmp_path):
