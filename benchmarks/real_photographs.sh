@@ -31,7 +31,7 @@ SMALL=(image_encoder.name=vit_tiny_patch16_224 image_encoder.depth=4 data.image_
 BOTH=(data.paired.batch_size=48 data.unpaired.batch_size=48 data.unpaired.remote="$DATA/unpaired")
 MIM=(objectives.mim.dim=96 objectives.mim.depth=2 objectives.mim.num_heads=3)
 CLIP=(objectives.lg_clip.embed_dim=128 objectives.lg_clip.weight=0.1)
-MFD=(objectives.mfd.weight=0.1 objectives.mfd.momentum=0.99 objectives.mfd.depth=2)
+MFD=(objectives.mfd.weight=0.1 teacher.momentum=0.99 objectives.mfd.depth=2)
 
 pretrain() {
   (

@@ -15,23 +15,23 @@ from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
+from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
+from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
-from maskedclip_composer.models.text import build_text_encoder, load_tokenizer
+from maskedclip_composer.models.teacher import TeacherConfig
+from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder, build_image_encoder
-from maskedclip_composer.objectives.base import Objective
-from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
-from maskedclip_composer.objectives.mfd import MaskedFeatureDistillation
-from maskedclip_composer.objectives.mim import MaskedImageModelling
+from maskedclip_composer.objectives.base import Objective, Parts
 from maskedclip_composer.optim import build_optimizer
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
@@ -105,37 +105,34 @@ def build_model(config: TrainConfig) -> MaskedCLIP:
             "visible.\nChange mask_ratio, or have more patches: a larger data.image_size or a smaller patch."
         )
     branch = ImageBranch(encoder, config.bridge, config.image_encoder.attention)
-    text_encoder = build_text_encoder(config.text_encoder) if config.objectives.lg_clip is not None else None
+    text_encoder = build_text_encoder(config.text_encoder) if config.reads_texts else None
     if text_encoder is not None and config.data.max_tokens > text_encoder.max_tokens:
         raise UserError(
             f"data.max_tokens={config.data.max_tokens} is more than the {text_encoder.max_tokens} positions of "
             f"text_encoder.name={config.text_encoder.name}.\nLower data.max_tokens."
         )
-    objectives = build_objectives(config, encoder, text_encoder.embed_dim if text_encoder is not None else 0)
+    objectives = build_objectives(config, encoder, text_encoder)
     for objective in objectives.values():
         use_backend(objective, config.image_encoder.attention)
     return MaskedCLIP(
-        PretrainNet(
-            branch,
-            text_encoder,
-            objectives,
-            mask_ratio=config.mask_ratio,
-            with_teacher=config.objectives.mfd is not None,
-        )
+        PretrainNet(branch, text_encoder, objectives, mask_ratio=config.mask_ratio, with_teacher=config.with_teacher)
     )
 
 
-def build_objectives(config: TrainConfig, encoder: ImageEncoder, text_dim: int) -> dict[str, Objective]:
-    """Build the objectives that are on, in the order of eq. 6."""
-    chosen = config.objectives
-    objectives: dict[str, Objective] = {}
-    if chosen.mim is not None:
-        objectives["mim"] = MaskedImageModelling(chosen.mim, encoder)
-    if chosen.lg_clip is not None:
-        objectives["lg_clip"] = LabelGuidedClip(chosen.lg_clip, encoder.embed_dim, text_dim)
-    if chosen.mfd is not None:
-        objectives["mfd"] = MaskedFeatureDistillation(chosen.mfd, encoder)
-    return objectives
+def build_objectives(
+    config: TrainConfig, encoder: ImageEncoder, text_encoder: TextEncoder | None
+) -> dict[str, Objective]:
+    """Build the objectives that are on, in the order in which their losses are added up."""
+    parts = Parts(image_encoder=encoder)
+    if text_encoder is not None:
+        pack = config.data.prompts.applied_to(read_pack(config.data.prompts.pack))
+        parts = Parts(
+            image_encoder=encoder,
+            text_encoder=text_encoder,
+            tokenizer=load_tokenizer(config.text_encoder),
+            categories=tuple(category.name for category in pack.categories.values()),
+        )
+    return {name: objective.build(parts) for name, objective in config.objectives.present().items()}
 
 
 def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
@@ -154,10 +151,9 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
-    if config.objectives.lg_clip is not None:
-        algorithms.append(ClampLogitScale())
-    if config.objectives.mfd is not None:
-        algorithms.append(EMATeacher(config.objectives.mfd.momentum))
+    algorithms += [Progress(), ClampLogitScale()]
+    if config.with_teacher:
+        algorithms.append(EMATeacher(config.teacher or TeacherConfig()))
     return algorithms
 
 

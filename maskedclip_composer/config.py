@@ -1,6 +1,6 @@
 """The config tree of a training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +11,10 @@ from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
+from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoderConfig
 from maskedclip_composer.models.vit import ImageEncoderConfig
+from maskedclip_composer.objectives.base import ObjectiveConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mfd import MfdConfig
 from maskedclip_composer.objectives.mim import MimConfig
@@ -20,25 +22,38 @@ from maskedclip_composer.optim import OptimizerConfig
 from maskedclip_composer.times import check_time
 from maskedclip_composer.trainer_arguments import check_trainer_arguments
 
+# What the keys of `data` give to the objectives that need them.
+_WHAT = {
+    "paired": "images with texts",
+    "entities": "entity spans of the texts",
+    "sentences": "sentences of the texts",
+    "crops": "several crops of each image",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectivesConfig:
     """Which losses are on: a key that is present switches its objective on, also as `{}`.
 
-    Adding an objective is one file and one line here and in `build.build_objectives`.
+    Adding an objective is one file and one line here; the losses are added up in this order.
     """
 
     mim: MimConfig | None = None
     lg_clip: LgClipConfig | None = None
     mfd: MfdConfig | None = None
 
+    def present(self) -> dict[str, ObjectiveConfig]:
+        """Return the objectives that are on, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def __post_init__(self):
-        if self.mim is None and self.lg_clip is None and self.mfd is None:
+        if not self.present():
             raise UserError("objectives is empty: nothing would be learnt.\nSwitch one on, for example `mim: {}`.")
-        if self.mfd is not None and self.lg_clip is None:
+        if self.mfd is not None and not any(config.trains_bridge for config in self.present().values()):
             raise UserError(
-                "objectives.mfd is on without objectives.lg_clip: only lg_clip trains the bridge whose features mfd "
-                "distils.\nAdd `lg_clip: {}` or remove mfd."
+                "objectives.mfd is on without an objective that trains the bridge, whose features it distils.\n"
+                "Add `lg_clip: {}` or remove mfd."
             )
 
 
@@ -70,7 +85,8 @@ class TrainConfig:
         run_name: Names the run folder and the MLflow run; the same name continues a run.
         output: Folder of all runs.
         seed: Seed of weights, order, augmentation, masks and text draws.
-        mask_ratio: Share of patches that masked image modelling and distillation remove.
+        teacher: The momentum teacher of mfd and dinov2; null takes its defaults where an objective has one.
+        mask_ratio: Share of patches that random masking removes.
         parallelism: ddp, or fsdp (FSDP2: parameters, gradients and optimiser state sharded over the ranks).
         trainer: Arguments of composer.Trainer, for example max_duration: 200ep.
     """
@@ -82,6 +98,7 @@ class TrainConfig:
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    teacher: TeacherConfig | None = None
     mask_ratio: float = 0.75
     objectives: ObjectivesConfig = MISSING
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -91,20 +108,7 @@ class TrainConfig:
     trainer: dict[str, Any] = MISSING
 
     def __post_init__(self):
-        if self.objectives.lg_clip is not None and self.data.paired is None:
-            raise UserError(
-                "objectives.lg_clip needs images with texts, but data.paired is not given.\nAdd data.paired."
-            )
-        if self.objectives.lg_clip is None and self.bridge.depth > 0:
-            raise UserError(
-                f"bridge.depth={self.bridge.depth} without objectives.lg_clip: only lg_clip trains the bridge.\n"
-                "Write `bridge: {depth: 0}`, or add `lg_clip: {}` to the objectives."
-            )
-        if self.objectives.mim is None and self.objectives.mfd is None and self.data.unpaired is not None:
-            raise UserError(
-                "data.unpaired is given, but no objective uses images without texts.\n"
-                "Remove it (data.unpaired=null), or add `mim: {}` to the objectives."
-            )
+        self._check_objectives()
         if self.seed < 0:
             raise UserError(f"seed={self.seed} is negative.\nUse 0 or more.")
         if not 0 < self.mask_ratio < 1:
@@ -112,6 +116,49 @@ class TrainConfig:
         if Path(self.run_name).name != self.run_name or self.run_name in ("", ".", ".."):
             raise UserError(f"run_name={self.run_name!r} must be a plain name: it names a folder below {self.output}.")
         check_trainer_arguments(self.trainer)
+
+    def _check_objectives(self) -> None:
+        """Refuse objectives without their data, and data and modules without an objective that reads or trains them."""
+        objectives = self.objectives.present()
+        names = ", ".join(objectives)
+        for name, objective in objectives.items():
+            missing = sorted(key for key in objective.needs if getattr(self.data, key, None) is None)
+            if missing:
+                raise UserError(
+                    f"objectives.{name} needs {_WHAT[missing[0]]}, but data.{missing[0]} is not given.\n"
+                    f"Add data.{missing[0]}, or remove objectives.{name}."
+                )
+        for key in ("entities", "sentences", "crops"):
+            if getattr(self.data, key, None) is not None and not any(key in o.needs for o in objectives.values()):
+                raise UserError(
+                    f"data.{key} is given, but no objective reads {_WHAT[key]} (objectives: {names}).\n"
+                    f"Remove data.{key}, or add an objective that does."
+                )
+        if self.bridge.depth > 0 and not any(objective.trains_bridge for objective in objectives.values()):
+            raise UserError(
+                f"bridge.depth={self.bridge.depth}, but no objective trains the bridge (objectives: {names}).\n"
+                "Write `bridge: {depth: 0}`, or add `lg_clip: {}` to the objectives."
+            )
+        if self.data.unpaired is not None and not any(objective.uses_unpaired for objective in objectives.values()):
+            raise UserError(
+                f"data.unpaired is given, but no objective uses images without texts (objectives: {names}).\n"
+                "Remove it (data.unpaired=null), or add `mim: {}` to the objectives."
+            )
+        if self.teacher is not None and not self.with_teacher:
+            raise UserError(
+                f"teacher is given, but no objective has one (objectives: {names}).\n"
+                "Remove it, or add `mfd: {}` to the objectives."
+            )
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether an objective reads the texts of the paired images."""
+        return any("paired" in objective.needs for objective in self.objectives.present().values())
+
+    @property
+    def with_teacher(self) -> bool:
+        """Whether an objective reads features of a momentum teacher."""
+        return any(objective.needs_teacher for objective in self.objectives.present().values())
 
     @property
     def run_folder(self) -> Path:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
 
@@ -105,7 +105,7 @@ def _refuse_bare_keys(loaded: DictConfig, cls: type, path: str, bare: set[str], 
 def _unknown_key(error: ConfigKeyError) -> str:
     first, *_ = str(error).splitlines()
     key = error.full_key or str(error.key)
-    known = list(error.parent_node._metadata.object_type.__dataclass_fields__) if _is_structured(error) else []
+    known = [field.name for field in fields(error.parent_node._metadata.object_type)] if _is_structured(error) else []
     close = difflib.get_close_matches(key.rsplit(".", 1)[-1], known, n=1)
     if close:
         return f"unknown key {key}.\nDid you mean {close[0]}?"

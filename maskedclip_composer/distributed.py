@@ -24,3 +24,23 @@ def gather(values: Tensor) -> Tensor:
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, values.contiguous())
     return torch.cat(gathered)
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Add up a tensor of equal shape over ranks, without gradients."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Average a tensor of equal shape over ranks, without gradients.
+
+    A sum over a rank's items divided by the ranks' mean count becomes, under DDP's average over ranks, the mean over
+    all ranks' items, however unevenly they are spread.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    return sum_over_ranks(values) / dist.get_world_size()

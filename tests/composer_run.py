@@ -11,7 +11,9 @@ from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
+from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.optim import OptimizerConfig, build_optimizer
 from maskedclip_composer.types import Batch
 
@@ -63,9 +65,9 @@ def fit(
 ) -> tuple[Trainer, Record, InMemoryLogger]:
     """Train one step for each batch with the algorithms of the entry point."""
     record, metrics = Record(), InMemoryLogger()
-    algorithms: list[Algorithm] = [ClipGradients(max_grad_norm), ClampLogitScale()]
-    if net.teacher is not None:
-        algorithms.append(EMATeacher(momentum))
+    algorithms: list[Algorithm] = [ClipGradients(max_grad_norm), Progress(), ClampLogitScale()]
+    if any(net.momentum_pairs()):
+        algorithms.append(EMATeacher(TeacherConfig(momentum=momentum)))
     if fsdp:
         algorithms.append(MeanOverRanks())
     trainer = Trainer(

@@ -11,6 +11,7 @@ from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
+from maskedclip_composer.models.teacher import TeacherConfig
 
 PRETRAIN = "yamls/pretrain.yaml"
 DATA = ["data.paired.remote=paired", "data.unpaired.remote=unpaired"]
@@ -53,18 +54,23 @@ def load(*overrides: str, path: str = PRETRAIN) -> TrainConfig:
         (["bridge.num_heads=0"], "bridge.num_heads=0 is not positive"),
         (["tracking.tags=[1]"], "yamls/pretrain.yaml: "),
         (["objectives.mim="], "is not of the form key=value"),
-        (["objectives={mim: {}, lg_clip: null, mfd: null}"], "bridge.depth=4 without objectives.lg_clip"),
+        (
+            ["objectives={mim: {}, lg_clip: null, mfd: null}"],
+            "bridge.depth=4, but no objective trains the bridge (objectives: mim)",
+        ),
         (["image_encoder.depth=0"], "image_encoder.depth=0 is not positive"),
         (["image_encoder={depth: 3, pretrained: true}"], "image_encoder.depth=3 does not fit"),
         (["mask_ratio=1"], "mask_ratio=1.0 is outside (0, 1)"),
         (["run_name=a/b"], "run_name='a/b' must be a plain name"),
-        (["objectives.lg_clip=null"], "objectives.mfd is on without objectives.lg_clip"),
+        (["objectives.lg_clip=null"], "objectives.mfd is on without an objective that trains the bridge"),
         (["objectives={mim: null, lg_clip: null, mfd: null}"], "objectives is empty"),
         (["data.paired=null"], "objectives.lg_clip needs images with texts"),
         (["objectives.mim=null", "objectives.mfd=null"], "no objective uses images without texts"),
         (["objectives.lg_clip.weight=0"], "objectives.lg_clip.weight=0.0 is not positive"),
         (["objectives.lg_clip.temperature=2"], "objectives.lg_clip.temperature=2.0"),
-        (["objectives.mfd.momentum=1"], "objectives.mfd.momentum=1.0"),
+        (["teacher.momentum=1"], "teacher.momentum=1.0"),
+        (["teacher={final_momentum: 0.5}"], "teacher.final_momentum=0.5 is outside [0.999, 1]"),
+        (["teacher={momentum: 0.9}", "objectives.mfd=null"], "teacher is given, but no objective has one"),
         (["objectives.mim.dim=383"], "objectives.mim.dim=383 must be divisible by num_heads=6"),
         (["bridge.depth=-1"], "bridge.depth=-1 is negative"),
         (["text_encoder.layers=[1]"], "leaves out the last layer"),
@@ -137,7 +143,8 @@ def test_the_papers_run():
     assert config.objectives.mfd is not None
     assert config.objectives.lg_clip is not None
     assert config.objectives.mfd.weight == config.objectives.lg_clip.weight == 0.01
-    assert config.objectives.mfd.momentum == 0.999
+    assert config.teacher is None
+    assert TeacherConfig().at(0.7) == 0.999
     assert config.optimizer.learning_rate(720) == pytest.approx(1.5e-4 * 720 / 256)
     assert config.optimizer.warmup == "40ep"
     assert config.trainer["max_duration"] == "200ep"

@@ -10,15 +10,20 @@ from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.vit import ImageEncoder, ImageEncoderConfig, build_image_encoder
-from maskedclip_composer.objectives.base import Objective
-from maskedclip_composer.objectives.lg_clip import LabelGuidedClip, LgClipConfig
-from maskedclip_composer.objectives.mfd import MaskedFeatureDistillation, MfdConfig
-from maskedclip_composer.objectives.mim import MaskedImageModelling, MimConfig
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.lg_clip import LgClipConfig
+from maskedclip_composer.objectives.mfd import MfdConfig
+from maskedclip_composer.objectives.mim import MimConfig
 from maskedclip_composer.types import Batch
 
 IMAGE_SIZE, PATCH_SIZE, NUM_PATCHES = 32, 8, 16
 TEXT_DIM, VOCABULARY = 32, 60
 
+OBJECTIVES: dict[str, ObjectiveConfig] = {
+    "mim": MimConfig(dim=32, depth=1, num_heads=2),
+    "lg_clip": LgClipConfig(embed_dim=16),
+    "mfd": MfdConfig(dim=32, depth=1, num_heads=2),
+}
 # Objectives and bridge depth of the recipes of the ablation.
 RECIPES: dict[str, tuple[tuple[str, ...], int]] = {
     "mae": (("mim",), 0),
@@ -70,17 +75,14 @@ def net(recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: in
     branch = ImageBranch(encoder, BridgeConfig(depth=depth), "auto")
     seeded(2)
     text_encoder = TextEncoder(bert(), [-1]) if "lg_clip" in names else None
+    parts = Parts(image_encoder=encoder, text_encoder=text_encoder)
     objectives: dict[str, Objective] = {}
-    if "mim" in names:
-        seeded(3)
-        objectives["mim"] = MaskedImageModelling(MimConfig(dim=32, depth=1, num_heads=2), encoder)
-    if "lg_clip" in names:
-        seeded(4)
-        objectives["lg_clip"] = LabelGuidedClip(LgClipConfig(embed_dim=16), encoder.embed_dim, TEXT_DIM)
-    if "mfd" in names:
-        seeded(5)
-        objectives["mfd"] = MaskedFeatureDistillation(MfdConfig(dim=32, depth=1, num_heads=2), encoder)
-    return PretrainNet(branch, text_encoder, objectives, mask_ratio=0.75, with_teacher="mfd" in names)
+    for part, (name, config) in enumerate(OBJECTIVES.items(), start=3):
+        if name in names:
+            seeded(part)
+            objectives[name] = config.build(parts)
+    with_teacher = any(OBJECTIVES[name].needs_teacher for name in names)
+    return PretrainNet(branch, text_encoder, objectives, mask_ratio=0.75, with_teacher=with_teacher)
 
 
 def batch(pairs: int, unpaired: int, seed: int = 0) -> Batch:

@@ -1,4 +1,4 @@
-"""Keeps the learnt logit scale of the contrastive loss in range."""
+"""Keeps the learnt logit scale of contrastive losses in range."""
 
 import torch
 from composer.core import Algorithm, Event, State
@@ -6,7 +6,7 @@ from composer.loggers import Logger
 from torch.distributed.tensor import DTensor
 
 from maskedclip_composer.algorithms.ema_teacher import unwrap
-from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
+from maskedclip_composer.objectives.two_tower import TwoTower
 
 
 class ClampLogitScale(Algorithm):
@@ -23,7 +23,7 @@ class ClampLogitScale(Algorithm):
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Clamp in place."""
         for objective in unwrap(state.model).net.objectives.values():
-            if isinstance(objective, LabelGuidedClip):
+            if isinstance(objective, TwoTower):
                 scale = objective.log_logit_scale
                 local = scale.to_local() if isinstance(scale, DTensor) else scale
                 local.clamp_(0, objective.max_log_logit_scale)

@@ -1,4 +1,4 @@
-"""The teacher of MaskedCLIP: a momentum copy of the student's image branch."""
+"""The teacher: a momentum copy of the student's image branch."""
 
 import torch
 from composer.core import Algorithm, Event, State
@@ -7,10 +7,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.teacher import TeacherConfig
 
 
 class EMATeacher(Algorithm):
     """After each optimiser step, move the teacher towards the student: teacher = m * teacher + (1 - m) * student.
+
+    Modules that an objective keeps a momentum copy of (`Objective.momentum_pairs`) follow in the same way.
 
     MaskedCLIP (arXiv 2507.17239), eq. 5: M-hat is EMA(B after E_I). It runs at BATCH_END, which comes once for each
     optimiser step and before checkpoints are written. The update is local to each rank's shard; the teacher is part of
@@ -20,11 +23,11 @@ class EMATeacher(Algorithm):
     Composer's own EMA averages the whole model and swaps the average into evaluations and checkpoints.
 
     Args:
-        momentum: The share of itself that the teacher keeps.
+        config: The momentum and its schedule.
     """
 
-    def __init__(self, momentum: float):
-        self.momentum = momentum
+    def __init__(self, config: TeacherConfig):
+        self.config = config
 
     def match(self, event: Event, state: State) -> bool:
         """Run after every optimiser step."""
@@ -32,10 +35,12 @@ class EMATeacher(Algorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Update the teacher in place."""
-        net = unwrap(state.model).net
-        if net.teacher is None:
+        momentum = self.config.at(progress(state))
+        pairs = list(unwrap(state.model).net.momentum_pairs())
+        if not pairs:
             raise RuntimeError("EMATeacher needs a network that was built with a teacher")
-        update_teacher(net.teacher, net.branch, self.momentum)
+        for teacher, student in pairs:
+            update_teacher(teacher, student, momentum)
 
 
 @torch.no_grad()
@@ -50,6 +55,12 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     if [p.shape for p in teachers] != [p.shape for p in students]:
         raise RuntimeError("teacher and student are not sharded alike: their local parameters differ in shape")
     torch._foreach_lerp_(teachers, students, 1 - momentum)
+
+
+def progress(state: State) -> float:
+    """Return the share of the training steps that are done, 0 to 1."""
+    done = state.get_elapsed_duration()
+    return 0.0 if done is None else min(1.0, float(done.value))
 
 
 def unwrap(model: nn.Module) -> MaskedCLIP:

@@ -6,11 +6,13 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from torch import Tensor
 
-from maskedclip_composer.losses.contrastive import label_guided_clip_loss, label_guided_floor
+from maskedclip_composer.algorithms.ema_teacher import unwrap
+from maskedclip_composer.models.pretrain import PretrainNet
+from maskedclip_composer.objectives.base import Objective
 
 
 class Diagnostics(Callback):
-    """Log `diagnostics/*` every `interval` steps, from the step's outputs on rank 0.
+    """Log `diagnostics/<objective>/*` every `interval` steps, from the step's outputs on rank 0.
 
     Args:
         interval: Steps between two records; the first step is recorded.
@@ -22,7 +24,8 @@ class Diagnostics(Callback):
     def after_train_batch(self, state: State, logger: Logger) -> None:
         """Log with the step number that Composer gives to the losses of the same step."""
         if state.timestamp.batch.value % self.interval == 0:
-            metrics = diagnose(state.outputs)  # pyright: ignore[reportArgumentType]  # Composer types it as tensors
+            outputs: dict[str, dict[str, Tensor]] = state.outputs  # pyright: ignore[reportAssignmentType]
+            metrics = diagnose(unwrap(state.model).net, outputs)
             logger.log_metrics({f"diagnostics/{name}": value for name, value in metrics.items()})
 
 
@@ -44,27 +47,11 @@ class HostMemory(Callback):
 
 
 @torch.no_grad()
-def diagnose(outputs: dict[str, dict[str, Tensor]]) -> dict[str, float]:
-    """Return what can be said of a step's outputs.
-
-    Args:
-        outputs: For each objective that is on, the keyword arguments of its loss.
-
-    Returns:
-        With lg_clip: `lg_clip_above_floor`, the loss minus the least value it can have, in nats; `logit_scale`;
-        `retrieval_at_1`, the share of images whose nearest text has their label. With mfd: `teacher_patch_variance`,
-        the variance of the teacher's features over an image's patches, mean of images and channels; near 0 the teacher
-        has collapsed and the objective is void.
-    """
+def diagnose(net: PretrainNet, outputs: dict[str, dict[str, Tensor]]) -> dict[str, float]:
+    """Return what each objective says of a step's outputs, as `<objective>/<number>`."""
     metrics: dict[str, Tensor] = {}
-    if "lg_clip" in outputs:
-        arguments = {name: value.detach() for name, value in outputs["lg_clip"].items()}
-        labels = arguments["labels"]
-        similarity = arguments["image_features"].float() @ arguments["text_features"].float().T
-        metrics["lg_clip_above_floor"] = label_guided_clip_loss(**arguments) - label_guided_floor(labels)
-        metrics["logit_scale"] = arguments["logit_scale"]
-        metrics["retrieval_at_1"] = (labels[similarity.argmax(dim=1)] == labels).float().mean()
-    if "mfd" in outputs:
-        target = outputs["mfd"]["target"].float()
-        metrics["teacher_patch_variance"] = target.var(dim=1, correction=0).mean()
+    for name, objective in net.objectives.items():
+        assert isinstance(objective, Objective)
+        detached = {key: value.detach() for key, value in outputs[name].items()}
+        metrics |= {f"{name}/{key}": value for key, value in objective.diagnose(**detached).items()}
     return {name: value.item() for name, value in metrics.items()}

@@ -33,15 +33,12 @@ def training_run(source: str) -> Path | None:
 
 
 def recipe(folder: Path) -> dict[str, bool]:
-    """Return which parts of MaskedCLIP a run had."""
+    """Return which parts of MaskedCLIP a run had; nothing for a system with objectives of its own."""
     config = load_config(TrainConfig, str(folder / "config.yaml"), [])
-    objectives = config.objectives
-    return {
-        "mim": objectives.mim is not None,
-        "lg_clip": objectives.lg_clip is not None,
-        "bridge": objectives.lg_clip is not None and config.bridge.depth > 0,
-        "mfd": objectives.mfd is not None,
-    }
+    objectives = config.objectives.present()
+    if not objectives.keys() <= {"mim", "lg_clip", "mfd"}:
+        return {}
+    return {name: name in objectives for name in ("mim", "lg_clip", "mfd")} | {"bridge": config.bridge.depth > 0}
 
 
 def num_images(folder: Path) -> dict[str, int | None]:

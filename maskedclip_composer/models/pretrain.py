@@ -1,6 +1,7 @@
 """The network that is pre-trained, and the ComposerModel around it."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -52,9 +53,18 @@ class PretrainNet(nn.Module):
         self.register_buffer("image_std", torch.tensor(encoder.image_std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Return, for each objective, the keyword arguments of its loss."""
+        """Return, for each objective, the keyword arguments of its loss; under `shown` what may be drawn, if any."""
         views = Views(self, batch)
-        return {name: objective(views) for name, objective in self.objectives.items()}
+        outputs = {name: objective(views) for name, objective in self.objectives.items()}
+        return outputs | {"shown": views.shown} if views.shown else outputs
+
+    def momentum_pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Yield (teacher, student) for each module that follows another by momentum."""
+        if self.teacher is not None:
+            yield self.teacher, self.branch
+        for objective in self.objectives.values():
+            assert isinstance(objective, Objective)
+            yield from objective.momentum_pairs()
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [images, 3, size, size] into float32, normalised as the encoder wants it."""

@@ -1,4 +1,4 @@
-"""The text encoder E_T: any encoder of transformers, pooled by its attention mask."""
+"""The text encoder E_T: any encoder of transformers, its tokens and their mean."""
 
 import inspect
 import sys
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
@@ -42,7 +43,7 @@ class TextEncoderConfig:
 
 
 class TextEncoder(nn.Module):
-    """Encode token ids to one vector a text: the mean over its tokens, [CLS] and [SEP] included, padding excluded."""
+    """E_T of MaskedCLIP: token ids to token features, and back from features to words."""
 
     def __init__(self, encoder: PreTrainedModel, layers: list[int]):
         super().__init__()
@@ -51,15 +52,37 @@ class TextEncoder(nn.Module):
         self.embed_dim: int = encoder.config.hidden_size
         self.max_tokens: int = getattr(encoder.config, "max_position_embeddings", sys.maxsize)
 
-    def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """Return [texts, embed_dim] for ids and mask [texts, tokens], the mask 1 on tokens and 0 on padding."""
+    def forward(
+        self, text_ids: Tensor | None = None, text_mask: Tensor | None = None, *, words_of: Tensor | None = None
+    ) -> Tensor:
+        """Encode texts, or compare features with the words of the vocabulary.
+
+        The second is a way through `forward` and no method of its own because FSDP brings the parameters together for
+        `forward` alone.
+
+        Args:
+            text_ids: [texts, tokens] int64.
+            text_mask: [texts, tokens], 1 on tokens and 0 on padding.
+            words_of: [masked, embed_dim]; in place of the other two.
+
+        Returns:
+            Tokens [texts, tokens, embed_dim], what stands on padding is void; or the product of `words_of` with the
+            word embeddings, [masked, vocabulary].
+        """
+        if words_of is not None:
+            words = self.encoder.get_input_embeddings().weight
+            assert isinstance(words, Tensor)
+            return F.linear(words_of, words)
         output = self.encoder(input_ids=text_ids, attention_mask=text_mask, output_hidden_states=self.layers != (-1,))
         if self.layers == (-1,):
-            tokens = output.last_hidden_state
-        else:
-            tokens = torch.stack([output.hidden_states[layer] for layer in self.layers]).mean(dim=0)
-        weights = text_mask[:, :, None].to(tokens.dtype)
-        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+            return output.last_hidden_state
+        return torch.stack([output.hidden_states[layer] for layer in self.layers]).mean(dim=0)
+
+
+def mean_tokens(tokens: Tensor, text_mask: Tensor) -> Tensor:
+    """Return the mean [texts, embed_dim] over each text's tokens, [CLS] and [SEP] included, padding excluded."""
+    weights = text_mask[:, :, None].to(tokens.dtype)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:

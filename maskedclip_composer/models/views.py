@@ -1,29 +1,35 @@
 """Views: the encodings of one batch, each computed when it is first asked for and at most once."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from maskedclip_composer.models.masking import Mask, random_masking
-from maskedclip_composer.types import Batch, PairedPart, UnpairedPart
+from maskedclip_composer.models.text import mean_tokens
+from maskedclip_composer.types import Batch, PairedPart
 
 if TYPE_CHECKING:
     from maskedclip_composer.models.pretrain import PretrainNet
 
 
 class Views:
-    """Lazy encodings of one batch, shared by all objectives.
+    """Lazy encodings of one batch, shared by all objectives; what one objective alone needs, it asks `encode_*` for.
 
     Images are the paired ones followed by the unpaired ones; a part may be absent. One augmented view serves all
     branches, because eq. 5 compares patch i of the student with patch i of the teacher.
+
+    Attributes:
+        shown: What objectives left to be drawn, by name, without gradient.
     """
 
     def __init__(self, net: "PretrainNet", batch: Batch):
         self._net = net
         self._batch = batch
-        self._parts: list[UnpairedPart] = [part for part in (batch.get("paired"), batch.get("unpaired")) if part]
+        parts: list[dict[str, Any]] = [part for part in (batch.get("paired"), batch.get("unpaired")) if part]  # pyright: ignore[reportAssignmentType]
+        self._parts = parts
+        self.shown: dict[str, Tensor] = {}
 
     @property
     def paired(self) -> PairedPart:
@@ -31,32 +37,63 @@ class Views:
         assert "paired" in self._batch
         return self._batch["paired"]
 
+    @property
+    def num_pairs(self) -> int:
+        """How many of the images are paired."""
+        return len(self.paired["image"]) if "paired" in self._batch else 0
+
+    def joined(self, key: str) -> Tensor:
+        """Return what both parts have at `key`, paired first."""
+        return torch.cat([part[key] for part in self._parts])
+
     @cached_property
     def images(self) -> Tensor:
         """All images, [images, 3, size, size], normalised."""
-        return self._net.normalise(torch.cat([part["image"] for part in self._parts]))
+        return self.normalise(self.joined("image"))
 
     @cached_property
     def mask(self) -> Mask:
         """Which patches of `images` are visible."""
-        return random_masking(torch.cat([part["noise"] for part in self._parts]), self._net.mask_ratio)
+        return random_masking(self.joined("noise"), self._net.mask_ratio)
 
     @cached_property
     def masked(self) -> Tensor:
         """E_I of the visible patches of all images, [images, 1 + kept, embed_dim]."""
-        return self._net.branch.image_encoder(self.images, self.mask.ids_keep)
+        return self.encode_images(self.images, self.mask.ids_keep)
+
+    @cached_property
+    def whole_paired(self) -> Tensor:
+        """E_I of the whole paired images, [pairs, 1 + patches, embed_dim]."""
+        return self.encode_images(self.images[: self.num_pairs])
+
+    @cached_property
+    def whole_unpaired(self) -> Tensor:
+        """E_I of the whole unpaired images, [unpaired, 1 + patches, embed_dim]."""
+        return self.encode_images(self.images[self.num_pairs :])
 
     @cached_property
     def image(self) -> Tensor:
         """B after E_I of the whole paired images, [pairs, 1 + patches, embed_dim]."""
-        return self._net.branch(self.images[: self.paired["image"].shape[0]])
+        return self.bridge(self.whole_paired)
+
+    @cached_property
+    def _unique_tokens(self) -> Tensor:
+        return self.encode_text(self.paired["text_ids"], self.paired["text_mask"])
+
+    @cached_property
+    def text_tokens(self) -> Tensor:
+        """E_T of the paired texts, [pairs, tokens, text_dim]; equal texts of the batch are encoded once."""
+        return self._unique_tokens[self.paired["text_index"]]
+
+    @property
+    def text_mask(self) -> Tensor:
+        """1 on the tokens of each pair's text and 0 on padding, [pairs, tokens]."""
+        return self.paired["text_mask"][self.paired["text_index"]]
 
     @cached_property
     def text(self) -> Tensor:
-        """E_T of the paired texts, [pairs, text_dim]; equal texts of the batch are encoded once."""
-        assert self._net.text_encoder is not None
-        encoded = self._net.text_encoder(self.paired["text_ids"], self.paired["text_mask"])
-        return encoded[self.paired["text_index"]]
+        """The mean of each pair's tokens, [pairs, text_dim]."""
+        return mean_tokens(self._unique_tokens, self.paired["text_mask"])[self.paired["text_index"]]
 
     @property
     def labels(self) -> Tensor:
@@ -66,6 +103,36 @@ class Views:
     @cached_property
     def teacher(self) -> Tensor:
         """The teacher's patch features of all whole images, [images, patches, embed_dim], without gradient."""
+        return self.encode_teacher(self.images)[:, 1:]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn uint8 images [images, 3, height, width] into float32 as the encoder wants them."""
+        return self._net.normalise(images)
+
+    def encode_images(self, images: Tensor, ids_keep: Tensor | None = None, **masking: Tensor) -> Tensor:
+        """Return E_I's tokens of normalised images; `masking` as in `ImageEncoder.forward`."""
+        return self._net.branch.image_encoder(images, ids_keep, **masking)
+
+    def bridge(self, tokens: Tensor) -> Tensor:
+        """Return B of E_I's tokens, of the same shape."""
+        return self._net.branch.bridge(tokens)
+
+    def encode_teacher(self, images: Tensor) -> Tensor:
+        """Return the teacher's tokens of whole normalised images, [images, 1 + patches, embed_dim], no gradient."""
         assert self._net.teacher is not None
         with torch.no_grad():
-            return self._net.teacher(self.images)[:, 1:]
+            return self._net.teacher(images)
+
+    def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Return E_T's tokens [texts, tokens, text_dim] of ids and mask [texts, tokens]."""
+        assert self._net.text_encoder is not None
+        return self._net.text_encoder(text_ids, text_mask)
+
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """Return the similarity of `hidden` [masked, text_dim] to every word of E_T, [masked, vocabulary]."""
+        assert self._net.text_encoder is not None
+        return self._net.text_encoder(words_of=hidden)
+
+    def show(self, name: str, values: Tensor) -> None:
+        """Leave something to be drawn, [images of this rank, ...] or of any shape that the picture expects."""
+        self.shown[name] = values.detach()

@@ -1,48 +1,55 @@
-"""Label-guided CLIP on the paired images (L_lg_clip)."""
+"""Label-guided CLIP on the paired images (L_lg_clip); with distinct labels it is CLIP."""
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskedclip_composer.distributed import gather, gather_with_gradient
-from maskedclip_composer.errors import UserError
-from maskedclip_composer.losses.contrastive import label_guided_clip_loss
+from maskedclip_composer.losses.contrastive import label_guided_clip_loss, label_guided_floor
+from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.views import Views
-from maskedclip_composer.objectives.base import Objective, check_weight
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.two_tower import check_joint_space, projection, unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class LgClipConfig:
+class LgClipConfig(ObjectiveConfig):
     """L_lg_clip and its projection heads W_I and W_T.
 
     Attributes:
-        weight: Factor in the total loss, lambda of eq. 6.
+        patches: whole encodes whole images, as MaskedCLIP and CLIP do; visible takes the patches that `mask_ratio`
+            leaves, as FLIP does (arXiv 2212.00794).
         embed_dim: Width of the joint space.
         temperature: Initial temperature; its inverse is the initial logit scale.
         max_logit_scale: The learnt logit scale stays between 1 and this.
     """
 
+    key: ClassVar[str] = "lg_clip"
+    needs: ClassVar[frozenset[str]] = frozenset({"paired"})
+    trains_bridge: ClassVar[bool] = True
+    is_two_tower: ClassVar[bool] = True
+
     weight: float = 0.01
+    patches: Literal["whole", "visible"] = "whole"
     embed_dim: int = 512
     temperature: float = 0.07
     max_logit_scale: float = 100.0
 
     def __post_init__(self):
-        check_weight("lg_clip", self.weight)
-        if self.embed_dim < 1:
-            raise UserError(f"objectives.lg_clip.embed_dim={self.embed_dim} is not positive.\nThe default is 512.")
-        if not self.max_logit_scale > 1:
-            raise UserError(
-                f"objectives.lg_clip.max_logit_scale={self.max_logit_scale} is not above 1.\nCLIP's is 100."
-            )
-        if not 1 / self.max_logit_scale <= self.temperature <= 1:
-            raise UserError(
-                f"objectives.lg_clip.temperature={self.temperature} is outside [{1 / self.max_logit_scale:.3g}, 1]: "
-                "its inverse is the initial logit scale.\nThe default is 0.07."
-            )
+        super().__post_init__()
+        check_joint_space(
+            self.key,
+            embed_dim=self.embed_dim,
+            temperature=self.temperature,
+            max_logit_scale=self.max_logit_scale,
+        )
+
+    def build(self, parts: Parts) -> "LabelGuidedClip":
+        """Build W_I, W_T and the logit scale."""
+        return LabelGuidedClip(self, parts.image_encoder.embed_dim, parts.text_dim)
 
 
 class LabelGuidedClip(Objective):
@@ -52,22 +59,41 @@ class LabelGuidedClip(Objective):
 
     def __init__(self, config: LgClipConfig, image_dim: int, text_dim: int):
         super().__init__(config.weight)
-        self.image_projection = nn.Linear(image_dim, config.embed_dim, bias=False)
-        self.text_projection = nn.Linear(text_dim, config.embed_dim, bias=False)
-        for projection in (self.image_projection, self.text_projection):
-            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+        self.patches = config.patches
+        self.image_projection = projection(image_dim, config.embed_dim)
+        self.text_projection = projection(text_dim, config.embed_dim)
         # One element rather than none: FSDP2 cannot shard a scalar.
         self.log_logit_scale = nn.Parameter(torch.tensor([math.log(1 / config.temperature)]))
         self.max_log_logit_scale = math.log(config.max_logit_scale)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return L2-normalised features [pairs, embed_dim], labels [pairs] of all ranks' pairs, and the logit scale."""
-        # The class token is context only: no objective but this one would train it.
-        image = self.image_projection(views.image[:, 1:].mean(dim=1))
-        text = self.text_projection(views.text)
+        image = views.image if self.patches == "whole" else views.bridge(views.masked[: views.num_pairs])
         return {
-            "image_features": gather_with_gradient(F.normalize(image.float(), dim=-1)),
-            "text_features": gather_with_gradient(F.normalize(text.float(), dim=-1)),
+            "image_features": gather_with_gradient(self.embed_images(image)),
+            "text_features": gather_with_gradient(unit(self.text_projection(views.text))),
             "labels": gather(views.labels),
             "logit_scale": self.log_logit_scale.float().exp().squeeze(),
+        }
+
+    def embed_images(self, tokens: Tensor) -> Tensor:
+        """Project the mean of the patches; the class token is context only, no objective but this would train it."""
+        return unit(self.image_projection(tokens[:, 1:].mean(dim=1)))
+
+    def embed_texts(self, tokens: Tensor, text_mask: Tensor) -> Tensor:
+        """Project the mean of the tokens."""
+        return unit(self.text_projection(mean_tokens(tokens, text_mask)))
+
+    def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
+        """Return `above_floor`, `logit_scale` and `retrieval_at_1`.
+
+        The first is the loss minus the least value it can have, in nats; the last the share of images whose nearest
+        text has their label.
+        """
+        labels = outputs["labels"]
+        similarity = outputs["image_features"].float() @ outputs["text_features"].float().T
+        return {
+            "above_floor": label_guided_clip_loss(**outputs) - label_guided_floor(labels),
+            "logit_scale": outputs["logit_scale"],
+            "retrieval_at_1": (labels[similarity.argmax(dim=1)] == labels).float().mean(),
         }

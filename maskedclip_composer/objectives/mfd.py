@@ -1,6 +1,7 @@
 """Masked feature distillation from the EMA teacher (L_mfd)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -9,38 +10,42 @@ from maskedclip_composer.losses.distillation import masked_feature_cosine
 from maskedclip_composer.models.decoder import Decoder
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
-from maskedclip_composer.objectives.base import Objective, check_weight
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
 from maskedclip_composer.objectives.mim import check_width
 
 
 @dataclass(frozen=True, kw_only=True)
-class MfdConfig:
-    """L_mfd, its feature decoder D_F and the teacher that it needs.
+class MfdConfig(ObjectiveConfig):
+    """L_mfd and its feature decoder D_F; `teacher` is the run's.
 
     Attributes:
         weight: Factor in the total loss, lambda of eq. 6.
-        momentum: The teacher keeps this share of itself in each step.
         dim: Width of the feature decoder; null takes the encoder's.
         depth: Blocks of the feature decoder.
         num_heads: Attention heads of the feature decoder; null takes the encoder's.
     """
 
+    key: ClassVar[str] = "mfd"
+    uses_unpaired: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
+
     weight: float = 0.01
-    momentum: float = 0.999
     dim: int | None = None
     depth: int = 4
     num_heads: int | None = None
 
     def __post_init__(self):
-        check_weight("mfd", self.weight)
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"objectives.mfd.momentum={self.momentum} is outside [0, 1).\nThe paper's value is 0.999.")
+        super().__post_init__()
         for key in ("dim", "depth", "num_heads"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"objectives.mfd.{key}={value} is not positive.\nUse 1 or more, or leave it out.")
         if self.dim is not None and self.num_heads is not None:
             check_width("mfd", self.dim, self.num_heads)
+
+    def build(self, parts: Parts) -> "MaskedFeatureDistillation":
+        """Build D_F."""
+        return MaskedFeatureDistillation(self, parts.image_encoder)
 
 
 class MaskedFeatureDistillation(Objective):
@@ -65,3 +70,10 @@ class MaskedFeatureDistillation(Objective):
         """Return prediction and target, [images, patches, embed_dim] each; the target carries no gradient."""
         prediction = self.feature_decoder(views.masked, views.mask.ids_restore)
         return {"prediction": prediction.float(), "target": views.teacher.float()}
+
+    def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
+        """Return the variance of the teacher's features over an image's patches, mean of images and channels.
+
+        Near 0 the teacher has collapsed and the objective is void.
+        """
+        return {"teacher_patch_variance": outputs["target"].float().var(dim=1, correction=0).mean()}

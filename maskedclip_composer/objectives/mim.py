@@ -1,7 +1,7 @@
 """Masked image modelling: reconstruct the removed patches (L_mim)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -10,15 +10,14 @@ from maskedclip_composer.losses.reconstruction import masked_patch_mse
 from maskedclip_composer.models.decoder import Decoder
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
-from maskedclip_composer.objectives.base import Objective, check_weight
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class MimConfig:
+class MimConfig(ObjectiveConfig):
     """L_mim and its pixel decoder D_I, a ViT-small.
 
     Attributes:
-        weight: Factor in the total loss.
         dim: Width of the decoder.
         depth: Blocks of the decoder.
         num_heads: Attention heads of the decoder.
@@ -26,17 +25,23 @@ class MimConfig:
             patch's mean and variance (MAE's norm_pix_loss).
     """
 
-    weight: float = 1.0
+    key: ClassVar[str] = "mim"
+    uses_unpaired: ClassVar[bool] = True
+
     dim: int = 384
     depth: int = 12
     num_heads: int = 6
     target_norm: Literal["none", "patch"] = "none"
 
     def __post_init__(self):
-        check_weight("mim", self.weight)
+        super().__post_init__()
         if self.depth < 1:
             raise UserError(f"objectives.mim.depth={self.depth} is not positive.\nUse 1 or more.")
         check_width("mim", self.dim, self.num_heads)
+
+    def build(self, parts: Parts) -> "MaskedImageModelling":
+        """Build D_I."""
+        return MaskedImageModelling(self, parts.image_encoder)
 
 
 class MaskedImageModelling(Objective):

@@ -9,7 +9,9 @@ from torch import nn
 
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher, unwrap, update_teacher
+from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.teacher import TeacherConfig
 from tests import tiny
 from tests.composer_run import fit
 
@@ -127,10 +129,55 @@ def test_gradients_are_scaled_to_the_norm_and_the_norm_before_is_logged(max_norm
 def test_a_network_without_a_teacher_is_a_programming_error():
     state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU())
     with pytest.raises(RuntimeError, match="built with a teacher"):
-        EMATeacher(0.9).apply(Event.BATCH_END, state, Logger(state))
+        EMATeacher(TeacherConfig(momentum=0.9)).apply(Event.BATCH_END, state, Logger(state))
 
 
 def test_algorithms_act_once_for_each_optimiser_step():
     state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU())
-    assert [event for event in Event if EMATeacher(0.9).match(event, state)] == [Event.BATCH_END]
+    assert [event for event in Event if EMATeacher(TeacherConfig()).match(event, state)] == [Event.BATCH_END]
+    assert [event for event in Event if Progress().match(event, state)] == [Event.BATCH_START]
     assert [event for event in Event if ClipGradients(1.0).match(event, state)] == [Event.AFTER_TRAIN_BATCH]
+
+
+def test_objectives_learn_how_far_the_training_is():
+    class Listening(tiny.Objective):
+        loss = staticmethod(lambda heard: heard.sum())
+
+        def __init__(self):
+            super().__init__(1.0)
+            self.heard: list[float] = []
+            self.head = nn.Linear(1, 1)
+
+        def forward(self, views):
+            return {"heard": self.head(views.images.new_ones(1))}
+
+        def on_progress(self, done):
+            self.heard.append(done)
+
+    net = tiny.net("mae")
+    net.objectives["listening"] = listening = Listening()
+    fit(net, [tiny.batch(2, 2, seed) for seed in range(4)])
+    assert listening.heard == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_modules_of_an_objective_follow_by_momentum_too():
+    class Following(tiny.Objective):
+        loss = staticmethod(lambda score: score.sum())
+
+        def __init__(self):
+            super().__init__(1.0)
+            self.student = nn.Linear(1, 1, bias=False)
+            self.follower = nn.Linear(1, 1, bias=False).requires_grad_(False)
+
+        def forward(self, views):
+            return {"score": self.student(views.images.new_ones(1))}
+
+        def momentum_pairs(self):
+            return [(self.follower, self.student)]
+
+    net = tiny.net("mae")
+    net.objectives["following"] = following = Following()
+    start = following.follower.weight.clone()
+    _, record, _ = fit(net, [tiny.batch(2, 2)], momentum=0.75)
+    student = record.parameters[-1]["net.objectives.following.student.weight"]
+    torch.testing.assert_close(following.follower.weight, 0.75 * start + 0.25 * student)

@@ -34,8 +34,8 @@ def test_a_step_has_one_line_and_an_epoch_one_more(tmp_path: Path):
     assert [line["eval/step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert math.isnan(steps[0]["eval/diverged"])
     assert [(line["batch"], line["eval/epoch"]) for line in lines if "eval/epoch" in line] == [(3, 1), (6, 2)]
-    names = "loss/train/mim loss/train/lg_clip loss/train/mfd lr-AdamW/group0 diagnostics/lg_clip_above_floor"
-    names += " diagnostics/logit_scale diagnostics/teacher_patch_variance diagnostics/host_memory_gib"
+    names = "loss/train/mim loss/train/lg_clip loss/train/mfd lr-AdamW/group0 diagnostics/lg_clip/above_floor"
+    names += " diagnostics/lg_clip/logit_scale diagnostics/mfd/teacher_patch_variance diagnostics/host_memory_gib"
     assert set(names.split()) <= set(steps[0])
 
 

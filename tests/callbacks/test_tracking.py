@@ -125,7 +125,9 @@ def test_a_run_without_settings_is_in_the_outputs_database(tmp_path: Path, monke
     assert entry.data.params["data.image_size"] == "32"
     for name in ("total", "mim", "lg_clip", "mfd"):
         assert steps_of(client, entry, f"loss/train/{name}") == list(range(STEPS))
-    assert {"lr-AdamW/group0", "diagnostics/logit_scale", "diagnostics/host_memory_gib"} <= set(entry.data.metrics)
+    assert {"lr-AdamW/group0", "diagnostics/lg_clip/logit_scale", "diagnostics/host_memory_gib"} <= set(
+        entry.data.metrics
+    )
     pictures = [item.path for item in client.list_artifacts(entry.info.run_id, "pictures")]
     assert pictures == ["pictures/ba0000003.png", "pictures/ba0000006.png"]
     assert Path(client.download_artifacts(entry.info.run_id, pictures[0])).is_relative_to(tmp_path / "mlartifacts")

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.models.text import TextEncoder, TextEncoderConfig, build_text_encoder, load_tokenizer
+from maskedclip_composer.models.text import (
+    TextEncoder,
+    TextEncoderConfig,
+    build_text_encoder,
+    load_tokenizer,
+    mean_tokens,
+)
 from tests import tiny
 
 
@@ -22,11 +28,11 @@ def texts() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_padding_has_no_influence(encoder):
     ids, mask = texts()
-    features = encoder(ids, mask)
+    features = mean_tokens(encoder(ids, mask), mask)
     other = torch.where(mask == 1, ids, torch.randint_like(ids, 5, tiny.VOCABULARY))
-    torch.testing.assert_close(encoder(other, mask), features, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(mean_tokens(encoder(other, mask), mask), features, atol=1e-6, rtol=1e-5)
     for row, length in enumerate(mask.sum(dim=1).tolist()):
-        alone = encoder(ids[row : row + 1, :length], mask[row : row + 1, :length])
+        alone = encoder(ids[row : row + 1, :length], mask[row : row + 1, :length]).mean(dim=1)
         torch.testing.assert_close(alone, features[row : row + 1], atol=1e-6, rtol=1e-5)
 
 
@@ -34,7 +40,13 @@ def test_the_feature_is_the_mean_over_all_tokens_of_the_last_layer(encoder):
     ids, mask = texts()
     hidden = encoder.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     expected = torch.stack([hidden[row, : mask[row].sum()].mean(dim=0) for row in range(3)])
-    torch.testing.assert_close(encoder(ids, mask), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(mean_tokens(encoder(ids, mask), mask), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_words_are_compared_with_the_word_embeddings(encoder):
+    hidden = torch.randn(4, tiny.TEXT_DIM)
+    expected = hidden @ encoder.encoder.embeddings.word_embeddings.weight.T
+    torch.testing.assert_close(encoder(words_of=hidden), expected)
 
 
 def test_layers_are_averaged():
@@ -44,7 +56,7 @@ def test_layers_are_averaged():
     assert len(hidden) == 3  # embeddings and two layers
     mean = (hidden[1] + hidden[2] + hidden[2]) / 3
     expected = (mean * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-    torch.testing.assert_close(TextEncoder(bert, [1, 2, -1])(ids, mask), expected)
+    torch.testing.assert_close(mean_tokens(TextEncoder(bert, [1, 2, -1])(ids, mask), mask), expected)
 
 
 def test_equal_texts_share_their_encoding(batch):
@@ -55,7 +67,8 @@ def test_equal_texts_share_their_encoding(batch):
     assert len(paired["text_ids"]) < len(paired["text_index"])
     together = Views(net, batch).text
     for row, index in enumerate(paired["text_index"].tolist()):
-        alone = net.text_encoder(paired["text_ids"][[index]], paired["text_mask"][[index]])
+        mask = paired["text_mask"][[index]]
+        alone = mean_tokens(net.text_encoder(paired["text_ids"][[index]], mask), mask)
         torch.testing.assert_close(together[[row]], alone, atol=1e-6, rtol=1e-5)
 
 

@@ -45,8 +45,6 @@ def test_the_prediction_sees_visible_patches_alone(batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"momentum": 1.0}, r"objectives.mfd.momentum=1.0 is outside"),
-        ({"momentum": -0.1}, r"objectives.mfd.momentum=-0.1 is outside"),
         ({"weight": -1.0}, r"objectives.mfd.weight=-1.0 is not positive"),
         ({"dim": 30, "num_heads": 4}, r"objectives.mfd.dim=30 must be divisible by num_heads=4"),
     ],

@@ -27,18 +27,22 @@ from maskedclip_composer.evaluation.training_run import training_run
 from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import load_tokenizer
-from maskedclip_composer.objectives.lg_clip import LabelGuidedClip
+from maskedclip_composer.objectives.two_tower import TwoTower
 
 
 def objection(source: str, image_size: int | None) -> str:
     """Say why an encoder cannot classify zero-shot; empty where it can."""
     folder = training_run(source)
     config = None if folder is None else load_config(TrainConfig, str(folder / "config.yaml"), [])
-    if config is None or config.objectives.lg_clip is None or not checkpoint(source).is_file():
+    if config is None or not checkpoint(source).is_file() or not _aligns_texts(config):
         return "zero-shot needs the checkpoint of a pre-training run with texts, for its bridge and text encoder"
     if image_size not in (None, config.data.image_size):
         return f"the bridge takes images of {config.data.image_size} pixels, not image_size={image_size}"
     return ""
+
+
+def _aligns_texts(config: TrainConfig) -> bool:
+    return any(objective.is_two_tower for objective in config.objectives.present().values())
 
 
 def checkpoint(source: str) -> Path:
@@ -89,8 +93,7 @@ def zero_shot(config: ZeroShotConfig, problem: Problem) -> Fit:
     net, tokenizer, max_tokens = _load(problem)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device).eval()
-    objective = net.objectives["lg_clip"]
-    assert isinstance(objective, LabelGuidedClip)
+    objective = next(objective for objective in net.objectives.values() if isinstance(objective, TwoTower))
     images = _image_features(net, objective, problem, device)
     scale = float(objective.log_logit_scale.exp())
     options = {"padding": True, "truncation": True, "max_length": max_tokens, "return_tensors": "pt"}
@@ -140,7 +143,7 @@ def _load(problem: Problem) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
 
 
 def _image_features(
-    net: PretrainNet, objective: LabelGuidedClip, problem: Problem, device: torch.device
+    net: PretrainNet, objective: TwoTower, problem: Problem, device: torch.device
 ) -> Float[Tensor, "images dim"]:
     """Return the normalised joint features of the test photographs, in their order."""
     encoder = net.branch.image_encoder
@@ -151,17 +154,18 @@ def _image_features(
     own = []
     for batch in loader:
         tokens = net.branch(net.normalise(batch["image"].to(device)))
-        own.append(objective.image_projection(tokens[:, 1:].mean(dim=1)).float().cpu())
-    width = objective.image_projection.out_features
-    parts = gather_objects(torch.cat(own) if own else torch.empty(0, width))
+        own.append(objective.embed_images(tokens).cpu())
+    parts = gather_objects(torch.cat(own) if own else None)
+    width = next(part.shape[1] for part in parts if part is not None)
     features = torch.empty(len(dataset), width)
     for index, part in enumerate(parts):
-        features[index :: len(parts)] = part
-    return F.normalize(features, dim=-1)
+        if part is not None:  # fewer photographs than ranks
+            features[index :: len(parts)] = part
+    return features
 
 
-def _text_feature(net: PretrainNet, objective: LabelGuidedClip, tokens: Mapping[str, Tensor]) -> Float[Tensor, " dim"]:
+def _text_feature(net: PretrainNet, objective: TwoTower, tokens: Mapping[str, Tensor]) -> Float[Tensor, " dim"]:
     assert net.text_encoder is not None
-    text = net.text_encoder(tokens["input_ids"], tokens["attention_mask"])
-    features = F.normalize(objective.text_projection(text).float(), dim=-1)
+    encoded = net.text_encoder(tokens["input_ids"], tokens["attention_mask"])
+    features = objective.embed_texts(encoded, tokens["attention_mask"])
     return F.normalize(features.mean(dim=0), dim=-1)

@@ -22,6 +22,7 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig, ZeroShotConfig
 from maskedclip_composer.evaluation.protocols.zero_shot import check_prompts, objection, zero_shot
 from maskedclip_composer.evaluation.tasks import PromptSource, TaskConfig
+from maskedclip_composer.models.text import mean_tokens
 from tests.evaluation.conftest import write_mds
 from tests.evaluation.problems import whole_problem
 from tests.training.conftest import DEBUG, shards  # noqa: F401  a fixture
@@ -76,7 +77,9 @@ def test_scores_are_cosines_with_the_mean_prompt(run, grades, tmp_path):
             one_by_one = []
             for prompt in prompts:
                 tokens = tokenizer(prompt, truncation=True, max_length=32, return_tensors="pt")
-                text = net.text_encoder(tokens["input_ids"], tokens["attention_mask"])
+                text = mean_tokens(
+                    net.text_encoder(tokens["input_ids"], tokens["attention_mask"]), tokens["attention_mask"]
+                )
                 one_by_one.append(F.normalize(objective.text_projection(text), dim=-1)[0])
             texts.append(F.normalize(torch.stack(one_by_one).mean(dim=0), dim=-1))
         size = config.data.image_size
