@@ -26,11 +26,11 @@ demo: data/demo/.prepared
 data/demo/.prepared: $(VENV)/.installed
 	rm -rf data/demo
 	$(BIN)/python -m data_prep synthetic --out data/demo/photographs --paired 400 --unpaired 800 --downstream 400 --size 128
-	for set in paired unpaired downstream; do \
+	for set in paired reports unpaired downstream; do \
 	  $(BIN)/python -m data_prep manifest --csv data/demo/photographs/$$set.csv --images data/demo/photographs \
 	    --separator '|' --size 128 --out data/demo/$$set || exit 1; \
 	done
-	$(BIN)/python -m data_prep text-tower --shards data/demo/paired/train --out data/demo/text
+	$(BIN)/python -m data_prep text-tower --shards data/demo/paired/train data/demo/reports/train --out data/demo/text
 	touch $@
 
 test: lint

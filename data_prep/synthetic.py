@@ -2,6 +2,7 @@
 
 `DIR/paired.csv` and `DIR/unpaired.csv` are for pre-training and hold the same diseases in the same shares;
 `DIR/downstream.csv` is a labelled set of five classes. Cells with several texts or labels separate them by ` | `.
+`DIR/reports.csv` has the photographs of `paired.csv` again, each with one report of several sentences.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from data_prep.phantom.diagnoses import (
     SEVERE,
     describe,
 )
+from data_prep.phantom.report_text import write_report
 from maskedclip_composer.errors import UserError
 
 SetName = Literal["paired", "unpaired", "downstream"]
@@ -41,6 +43,7 @@ SETS: dict[SetName, list[str]] = {
     "unpaired": ["image", "patient", "eye", "split"],
     "downstream": ["image", "label", "patient", "eye", "split"],
 }
+REPORT_COLUMNS = ["image", "text", "text_kind", "patient", "eye", "split"]
 # Haze is left out: it changes the colours of the whole picture, and a histogram would tell it.
 DOWNSTREAM_CLASSES = (NORMAL, MODERATE, SEVERE, GLAUCOMA, MACULAR_DEGENERATION)
 # Five eighths train, one validation, two test; each class runs through it, so small sets have every class everywhere.
@@ -51,7 +54,7 @@ COMORBIDITY = 0.1
 
 SEPARATOR = " | "
 RECORD = "synthetic.json"
-VERSION = 1  # raise when the pictures of a seed change
+VERSION = 2  # raise when what a seed gives changes
 JPEG_QUALITY = 92
 
 
@@ -173,12 +176,14 @@ def write_synthetic(out: Path, config: SyntheticConfig, *, workers: int = 1, pro
         for patient, found in zip(patients, _map(draw, patients, workers), strict=True):
             rows[patient.dataset] += found
             bar.update(len(found))
-    for name, columns in SETS.items():
-        if rows[name]:
+    tables = {name: (columns, rows[name]) for name, columns in SETS.items()}
+    reports = [row | {"text": row["report"], "text_kind": "sentence"} for row in rows["paired"]]
+    for name, (columns, lines) in (tables | {"reports": (REPORT_COLUMNS, reports)}).items():
+        if lines:
             with (partial_out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(file, columns, extrasaction="ignore")
                 writer.writeheader()
-                writer.writerows(rows[name])
+                writer.writerows(lines)
     if out.exists():
         out.rmdir()
     partial_out.rename(out)
@@ -228,6 +233,7 @@ def _write_patient(patient: Patient, config: SyntheticConfig, images: Path) -> l
             row["text"] = SEPARATOR.join(text for text, _ in texts)
             labels = [label for _, label in texts]
             row["label"] = labels[0] if len(set(labels)) == 1 else SEPARATOR.join(labels)
+            row["report"] = write_report(list(case.diagnoses), list(case.lesions), case.eye, words)
         elif patient.dataset == "downstream":
             row["label"] = case.diagnoses[0]
             row["split"] = SPLIT_CYCLE[patient.number // len(DOWNSTREAM_CLASSES) % len(SPLIT_CYCLE)]

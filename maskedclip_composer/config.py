@@ -14,10 +14,14 @@ from maskedclip_composer.models.branch import BridgeConfig
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoderConfig
 from maskedclip_composer.models.vit import ImageEncoderConfig
+from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.base import ObjectiveConfig
+from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
+from maskedclip_composer.objectives.integrity_clip import IntegrityClipConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mfd import MfdConfig
 from maskedclip_composer.objectives.mim import MimConfig
+from maskedclip_composer.objectives.patch_sentence import PatchSentenceConfig
 from maskedclip_composer.optim import OptimizerConfig
 from maskedclip_composer.times import check_time
 from maskedclip_composer.trainer_arguments import check_trainer_arguments
@@ -41,6 +45,10 @@ class ObjectivesConfig:
     mim: MimConfig | None = None
     lg_clip: LgClipConfig | None = None
     mfd: MfdConfig | None = None
+    att_mim: AttMimConfig | None = None
+    ent_mlm: EntMlmConfig | None = None
+    integrity_clip: IntegrityClipConfig | None = None
+    patch_sentence: PatchSentenceConfig | None = None
 
     def present(self) -> dict[str, ObjectiveConfig]:
         """Return the objectives that are on, by name."""

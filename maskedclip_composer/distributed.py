@@ -44,3 +44,12 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return values
     return sum_over_ranks(values) / dist.get_world_size()
+
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """Return the largest value that any rank has, element by element."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    largest = value.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from maskedclip_composer.data.entities import EntityConfig
 from maskedclip_composer.data.prompts import PromptConfig
+from maskedclip_composer.data.sentences import SentenceConfig
 from maskedclip_composer.errors import UserError
 
 CACHE_ROOT = Path("~/.cache/maskedclip_composer")
@@ -56,6 +58,9 @@ class DataConfig:
     label: Literal["category", "unique"] = "category"
     prompts: PromptConfig = field(default_factory=PromptConfig)
     max_tokens: int = 77  # longer texts are cut
+    join_texts: bool = False  # all texts of an image, as the sentences of one report, in place of one of them
+    entities: EntityConfig | None = None  # spans that ent_mlm hides
+    sentences: SentenceConfig | None = None  # units that patch_sentence matches with patches
     num_workers: int = 8  # loader processes per rank
     cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first
     shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
@@ -73,6 +78,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if self.join_texts and self.label == "category":
+            raise UserError(
+                "data.join_texts = true: a report of several texts has no one category; set data.label=unique"
+            )
+        for key in ("join_texts", "entities", "sentences"):
+            if getattr(self, key) and self.paired is None:
+                raise UserError(f"data.{key}: is of texts, but data.paired is not given; remove it or add data.paired")
         if not self.streams():
             raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
         for name, stream in self.streams().items():

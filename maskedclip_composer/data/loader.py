@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.entities import build_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
+from maskedclip_composer.data.tokenisation import Tokenisation
 from maskedclip_composer.data.transforms import decode, random_view
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.types import Batch
@@ -132,7 +134,19 @@ def build_loader(
                 f"tokens; set data.max_tokens={tokenizer.model_max_length} or less"
             )
         prompts = config.prompts.applied_to(read_pack(config.prompts.pack))
-        sampler = TextSampler(tokenizer, prompts, label=config.label, max_tokens=config.max_tokens)
+        tokenise = Tokenisation(
+            tokenizer,
+            config.max_tokens,
+            tagger=build_tagger(config.entities) if config.entities is not None else None,
+            max_sentences=config.sentences.max_sentences if config.sentences is not None else None,
+        )
+        sampler = TextSampler(
+            tokenise,
+            prompts,
+            label=config.label,
+            join_texts=config.join_texts,
+            noise_length=config.max_tokens if config.entities is not None else 0,
+        )
         pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
     transform = SampleTransform(config, sampler, num_patches)
     dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)

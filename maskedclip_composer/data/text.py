@@ -1,8 +1,8 @@
 """Draw a text of a record, and encode the texts of a step once each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -10,10 +10,8 @@ from torch import Tensor
 
 from maskedclip_composer.data.prompts import PromptPack
 from maskedclip_composer.data.schema import TextKind, label_id
+from maskedclip_composer.data.tokenisation import Tokenisation
 from maskedclip_composer.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +21,35 @@ class DrawnText:
     text: str
     tokens: np.ndarray  # [length] int32, with the tokenizer's start and end
     label: int  # equal to another's exactly where the two are positives of each other
+    units: Mapping[str, np.ndarray] = field(default_factory=dict)  # see `tokenisation.Tokens`
+    noise: np.ndarray | None = None  # [max_tokens] float32 in [0, 1), with entities
 
 
 class TextSampler:
     """Draws one of a record's texts, in the words of a pack, with its label id.
 
-    Each distinct text is tokenised once per loader process: a pack makes finitely many of each category.
+    Args:
+        tokenise: Of the texts; a pack makes finitely many of each category.
+        prompts: The pack.
+        label: category gives equal ids to texts of one category, unique gives each image its own.
+        join_texts: Take all texts of a record, in their order, as the sentences of one report.
+        noise_length: Draws for each text, one a token; 0 draws none.
     """
 
     def __init__(
         self,
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenise: Tokenisation,
         prompts: PromptPack,
         *,
         label: Literal["category", "unique"],
-        max_tokens: int,
+        join_texts: bool = False,
+        noise_length: int = 0,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._tokenise = tokenise
         self._prompts = prompts
         self._label = label
-        self._max_tokens = max_tokens
-        self._tokens: dict[str, np.ndarray] = {}
+        self._join_texts = join_texts
+        self._noise_length = noise_length
 
     def __call__(self, record: Mapping[str, Any], sample_id: int, rng: np.random.Generator, *, name: str) -> DrawnText:
         """Draw uniformly from `record["texts"]`, then its wording.
@@ -62,39 +68,47 @@ class TextSampler:
                 f'least one text, and one label ("" for none) and one kind ({", ".join(get_args(TextKind))}) per text; '
                 "prepare the set again"
             )
-        choice = int(rng.integers(len(texts)))
-        category = labels[choice] if self._label == "category" else ""
+        if self._join_texts:
+            wordings = (self._prompts.draw(*pair, rng).rstrip() for pair in zip(texts, kinds, strict=True))
+            text = " ".join(wording if wording.endswith((".", "!", "?")) else f"{wording}." for wording in wordings)
+            category = ""
+        else:
+            choice = int(rng.integers(len(texts)))
+            category = labels[choice] if self._label == "category" else ""
+            text = self._prompts.draw(texts[choice], kinds[choice], rng)
         label = label_id(category) if category else -1 - sample_id
-        text = self._prompts.draw(texts[choice], kinds[choice], rng)
-        return DrawnText(text=text, tokens=self._tokenise(text), label=label)
-
-    def _tokenise(self, text: str) -> np.ndarray:
-        if text not in self._tokens:
-            ids = self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"]
-            self._tokens[text] = np.asarray(ids, dtype=np.int32)
-        return self._tokens[text]
+        tokens = self._tokenise(text)
+        noise = rng.random(self._noise_length, dtype=np.float32) if self._noise_length else None
+        return DrawnText(text=text, tokens=tokens.ids, label=label, units=tokens.units, noise=noise)
 
 
 def collate_texts(drawn: Sequence[DrawnText], *, max_tokens: int, pad_id: int) -> dict[str, Tensor]:
     """Stack the distinct texts of a device batch, in order of first use.
 
     Returns:
-        `label` [n] int64, `text_index` [n] int64, `text_ids` and `text_mask` [unique, tokens] int64. `tokens` is the
-        longest length rounded up to a multiple of 8 (few compiled shapes), at most `max_tokens` (the text encoder's
-        positions end there).
+        `label` [n] int64, `text_index` [n] int64, `text_ids` and `text_mask` [unique, tokens] int64; where the texts
+        have units `text_<unit>` [unique, tokens] int64, -1 for none, and where they have noise `text_noise` [n, tokens]
+        float32. `tokens` is the longest length rounded up to a multiple of 8 (few compiled shapes), at most
+        `max_tokens` (the text encoder's positions end there).
     """
     rows: dict[str, int] = {}
     index = [rows.setdefault(item.text, len(rows)) for item in drawn]
-    tokens = {item.text: item.tokens for item in drawn}
-    length = min(-(-max(map(len, tokens.values())) // 8) * 8, max_tokens)
-    text_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
-    text_mask = torch.zeros_like(text_ids)
-    for text, row in rows.items():
-        text_ids[row, : len(tokens[text])] = torch.from_numpy(tokens[text]).long()
-        text_mask[row, : len(tokens[text])] = 1
-    return {
+    unique = {item.text: item for item in drawn}
+    length = min(-(-max(len(item.tokens) for item in unique.values()) // 8) * 8, max_tokens)
+
+    def padded(values: Sequence[np.ndarray], fill: int) -> Tensor:
+        result = torch.full((len(rows), length), fill, dtype=torch.int64)
+        for row, value in enumerate(values):
+            result[row, : len(value)] = torch.from_numpy(value).long()
+        return result
+
+    texts = [unique[text] for text in rows]
+    batch = {
         "label": torch.tensor([item.label for item in drawn]),
-        "text_ids": text_ids,
-        "text_mask": text_mask,
+        "text_ids": padded([item.tokens for item in texts], pad_id),
+        "text_mask": padded([np.ones_like(item.tokens) for item in texts], 0),
         "text_index": torch.tensor(index),
     }
+    batch |= {f"text_{unit}": padded([item.units[unit] for item in texts], -1) for unit in texts[0].units}
+    noise = [item.noise[:length] for item in drawn if item.noise is not None]
+    return batch | {"text_noise": torch.from_numpy(np.stack(noise))} if noise else batch

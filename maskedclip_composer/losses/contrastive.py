@@ -31,10 +31,61 @@ def label_guided_clip_loss(
     """
     dtype = torch.promote_types(image_features.dtype, torch.float32)
     logits = logit_scale.to(dtype) * image_features.to(dtype) @ text_features.to(dtype).T
-    positives = (labels[:, None] == labels[None, :]).to(dtype)
-    targets = positives / positives.sum(dim=1, keepdim=True)
+    targets = label_targets(labels, dtype)
     # Positives are symmetric, so the same targets serve both directions.
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def integrity_clip_loss(
+    image_features: Float[Tensor, "pairs dim"],
+    text_features: Float[Tensor, "pairs dim"],
+    labels: Int[Tensor, " pairs"],
+    logit_scale: Float[Tensor, ""],
+    row_scale: Float[Tensor, " pairs"],
+    row_weight: Float[Tensor, " pairs"],
+    share_scaled: Float[Tensor, ""],
+    max_scale: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Contrast masked images with texts, where images whose visible patches tell little count for less.
+
+    In the style of MLIP (arXiv 2401.01591), whose formulas were not at hand, after its authors' MaCo (arXiv
+    2309.05904): the mean of two contrastive losses, one whose logits are scaled row by row by the semantic integrity
+    s of the image, `CE(diag(s) S, I)` and `CE(diag(s) S^T, I)`, and one whose rows are weighed by it,
+    `sum_i s_i CE_i / sum_i s_i`. As in the label-guided loss, pairs of equal labels are positives of each other; with
+    distinct labels it is the identity.
+
+    Deviation: the product of integrity and logit scale is kept at or below `max_scale`, or it would grow without end.
+
+    Args:
+        image_features: L2-normalised, one row per image.
+        text_features: L2-normalised, row i describes image i.
+        labels: Class of each pair; give unlabelled pairs distinct values.
+        logit_scale: Inverse temperature, already exponentiated.
+        row_scale: Integrity that scales the logits; it learns from the loss.
+        row_weight: Integrity that weighs the rows; give it without gradient, or the loss would fall by weighing down
+            what is hard.
+        share_scaled: 0.5 is the mean of both losses, 1 the scaled one alone, 0 the weighed one alone.
+        max_scale: See above; CLIP's limit of the logit scale is 100.
+
+    Returns:
+        Mean negative log-likelihood over both directions, in nats.
+    """
+    dtype = torch.promote_types(image_features.dtype, torch.float32)
+    cosine, targets = image_features.to(dtype) @ text_features.to(dtype).T, label_targets(labels, dtype)
+    scale = (row_scale.to(dtype) * logit_scale.to(dtype)).clamp(max=max_scale.to(dtype))[:, None]
+    share_of_row = row_weight.to(dtype) / row_weight.to(dtype).sum()
+    loss = cosine.new_zeros(())
+    for direction in (cosine, cosine.T):
+        scaled = F.cross_entropy(scale * direction, targets)
+        weighed = (F.cross_entropy(logit_scale.to(dtype) * direction, targets, reduction="none") * share_of_row).sum()
+        loss = loss + (share_scaled * scaled + (1 - share_scaled) * weighed) / 2
+    return loss
+
+
+def label_targets(labels: Int[Tensor, " pairs"], dtype: torch.dtype) -> Float[Tensor, "pairs pairs"]:
+    """Return the share of each pair in the positives of each other one; rows sum to 1, and the matrix is symmetric."""
+    positives = (labels[:, None] == labels[None, :]).to(dtype)
+    return positives / positives.sum(dim=1, keepdim=True)
 
 
 def label_guided_floor(labels: Int[Tensor, " pairs"]) -> Float[Tensor, ""]:

@@ -1,6 +1,7 @@
 """Losses of masked image modelling."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -24,5 +25,35 @@ def masked_patch_mse(
     Returns:
         The mean over images, in squared units of `target`.
     """
+    return _image_mse(prediction, target, mask).mean()
+
+
+def streamwise_patch_mse(
+    prediction: Float[Tensor, "images patches values"],
+    target: Float[Tensor, "images patches values"],
+    mask: Float[Tensor, "images patches"],
+    num_pairs: Int[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Sum of `masked_patch_mse` of the paired and of the unpaired images, each a mean over its own images.
+
+    In the style of MMCLIP's AttMIM (arXiv 2407.19546): both streams weigh the same, whatever their share of the batch.
+
+    Args:
+        prediction: Decoded patches, paired images first.
+        target: True patches, in the same order.
+        mask: 1 where a patch was removed, 0 where it was visible.
+        num_pairs: How many of the images are paired; 0 or all of them where a stream is absent.
+    """
+    errors = _image_mse(prediction, target, mask)
+    paired = (torch.arange(len(errors), device=errors.device) < num_pairs).to(errors.dtype)
+    sums, counts = torch.stack([errors * paired, errors * (1 - paired)]).sum(dim=1), paired.sum()
+    return (sums / torch.stack([counts, len(errors) - counts]).clamp(min=1)).sum()
+
+
+def _image_mse(
+    prediction: Float[Tensor, "images patches values"],
+    target: Float[Tensor, "images patches values"],
+    mask: Float[Tensor, "images patches"],
+) -> Float[Tensor, " images"]:
     error = (prediction - target).square().mean(dim=-1)
-    return ((error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
+    return (error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

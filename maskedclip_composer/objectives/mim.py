@@ -12,6 +12,8 @@ from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
 
+TargetNorm = Literal["none", "patch"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MimConfig(ObjectiveConfig):
@@ -31,7 +33,7 @@ class MimConfig(ObjectiveConfig):
     dim: int = 384
     depth: int = 12
     num_heads: int = 6
-    target_norm: Literal["none", "patch"] = "none"
+    target_norm: TargetNorm = "none"
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,12 +66,18 @@ class MaskedImageModelling(Objective):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return prediction and target [images, patches, values] and mask [images, patches]."""
-        target = patchify(views.images, self.patch_size)
-        if self.target_norm == "patch":
-            variance = target.var(dim=-1, keepdim=True)
-            target = (target - target.mean(dim=-1, keepdim=True)) / (variance + 1e-6).sqrt()
+        target = pixel_targets(views.images, self.patch_size, self.target_norm)
         prediction = self.pixel_decoder(views.masked, views.mask.ids_restore)
         return {"prediction": prediction.float(), "target": target, "mask": views.mask.mask}
+
+
+def pixel_targets(images: Tensor, patch_size: int, target_norm: TargetNorm) -> Tensor:
+    """Return what a pixel decoder learns, [images, patches, values]: patches as they are, or each normalised."""
+    target = patchify(images, patch_size)
+    if target_norm == "none":
+        return target
+    variance = target.var(dim=-1, keepdim=True)
+    return (target - target.mean(dim=-1, keepdim=True)) / (variance + 1e-6).sqrt()
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

@@ -8,6 +8,7 @@ from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.prompts import PromptConfig
 from maskedclip_composer.data.schema import label_id
 from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
+from maskedclip_composer.data.tokenisation import Tokenisation
 from maskedclip_composer.errors import UserError
 
 RECORD = {
@@ -23,7 +24,7 @@ def draw(sampler, sample_id, seed, record=None):
 
 
 def test_draws_every_text_equally_often_with_its_own_label(tokenizer):
-    sampler = TextSampler(tokenizer, PACK, label="category", max_tokens=16)
+    sampler = TextSampler(Tokenisation(tokenizer, 16), PACK, label="category")
     drawn = [draw(sampler, 3, seed) for seed in range(400)]
     counts = Counter((item.text, item.label) for item in drawn)
     assert set(counts) == {("a photograph of glaucoma", label_id("glaucoma")), ("case 4", -4)}
@@ -31,7 +32,7 @@ def test_draws_every_text_equally_often_with_its_own_label(tokenizer):
 
 
 def test_unique_mode_makes_only_the_same_image_a_positive(tokenizer):
-    sampler = TextSampler(tokenizer, PACK, label="unique", max_tokens=16)
+    sampler = TextSampler(Tokenisation(tokenizer, 16), PACK, label="unique")
     labels = {sample_id: {draw(sampler, sample_id, seed).label for seed in range(5)} for sample_id in range(50)}
     assert all(len(found) == 1 for found in labels.values())
     assert len(set.union(*labels.values())) == 50
@@ -46,7 +47,7 @@ def test_each_distinct_text_is_tokenised_once(tokenizer):
             calls[text] += 1
             return tokenizer(text, **options)
 
-    sampler = TextSampler(Counting(), PACK, label="category", max_tokens=16)
+    sampler = TextSampler(Tokenisation(Counting(), 16), PACK, label="category")
     for seed in range(20):
         draw(sampler, 3, seed)
     assert calls == {"a photograph of glaucoma": 1, "case 4": 1}
@@ -54,7 +55,7 @@ def test_each_distinct_text_is_tokenised_once(tokenizer):
 
 def test_long_texts_are_cut_and_keep_their_end_token(tokenizer):
     record = {"texts": ["case " * 50], "labels": [""], "text_kinds": ["sentence"]}
-    tokens = draw(TextSampler(tokenizer, PACK, label="category", max_tokens=9), 0, 0, record).tokens
+    tokens = draw(TextSampler(Tokenisation(tokenizer, 9), PACK, label="category"), 0, 0, record).tokens
     assert len(tokens) == 9
     assert tokens[-1] == tokenizer.sep_token_id
 
@@ -71,7 +72,7 @@ def test_long_texts_are_cut_and_keep_their_end_token(tokenizer):
 def test_a_record_without_matching_texts_labels_and_kinds_is_named(tokenizer, texts, labels, kinds):
     record = {"texts": texts, "labels": labels, "text_kinds": kinds}
     with pytest.raises(UserError) as caught:
-        draw(TextSampler(tokenizer, PACK, label="category", max_tokens=9), 0, 0, record)
+        draw(TextSampler(Tokenisation(tokenizer, 9), PACK, label="category"), 0, 0, record)
     said = f"3.jpg): {len(texts)} texts, {len(labels)} labels and the kinds {kinds}; "
     assert said in str(caught.value)
     assert "one kind (category, finding, sentence) per text; prepare the set again" in str(caught.value)
@@ -85,7 +86,7 @@ MIXED = {
 
 
 def test_the_label_is_the_category_whatever_stands_for_it(tokenizer):
-    sampler = TextSampler(tokenizer, PACK, label="category", max_tokens=32)
+    sampler = TextSampler(Tokenisation(tokenizer, 32), PACK, label="category")
     found: dict[int, Counter] = {}
     for seed in range(3000):
         item = draw(sampler, 3, seed, MIXED)
@@ -101,7 +102,7 @@ def test_the_label_is_the_category_whatever_stands_for_it(tokenizer):
 
 
 def test_the_same_access_draws_the_same_text(tokenizer):
-    first, second = (TextSampler(tokenizer, PACK, label="category", max_tokens=32) for _ in range(2))
+    first, second = (TextSampler(Tokenisation(tokenizer, 32), PACK, label="category") for _ in range(2))
     for seed in range(30):
         one, other = draw(first, 3, seed, MIXED), draw(second, 3, seed, MIXED)
         assert (one.text, one.label, one.tokens.tolist()) == (other.text, other.label, other.tokens.tolist())
@@ -109,7 +110,7 @@ def test_the_same_access_draws_the_same_text(tokenizer):
 
 def test_expert_knowledge_off_leaves_the_names(tokenizer):
     pack = PromptConfig(expert=False, template="{category}").applied_to(PACK)
-    sampler = TextSampler(tokenizer, pack, label="category", max_tokens=32)
+    sampler = TextSampler(Tokenisation(tokenizer, 32), pack, label="category")
     assert {draw(sampler, 3, seed, MIXED).text for seed in range(60)} == set(MIXED["texts"])
 
 
@@ -118,7 +119,7 @@ def drawn(text, length, label=0):
 
 
 def test_collated_texts_give_every_row_back(tokenizer):
-    sampler = TextSampler(tokenizer, PACK, label="category", max_tokens=32)
+    sampler = TextSampler(Tokenisation(tokenizer, 32), PACK, label="category")
     items = [draw(sampler, 3, seed) for seed in range(9)]
     batch = collate_texts(items, max_tokens=32, pad_id=tokenizer.pad_token_id)
     assert len(batch["text_ids"]) == 2
