@@ -26,9 +26,21 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
     "evaluation": (
-        {"errors", "callbacks", "config", "config_file", "data", "export", "models", "objectives", "build"},
+        {
+            "errors",
+            "callbacks",
+            "config",
+            "config_file",
+            "data",
+            "export",
+            "models",
+            "objectives",
+            "build",
+            "initial_weights",
+        },
         {"omegaconf"},
     ),
+    "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),
 }
