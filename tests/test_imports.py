@@ -41,6 +41,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"omegaconf"},
     ),
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
+    "run_settings": ({"errors", "callbacks", "config"}, {"composer", "streaming", "torch"}),
+    "sweep": ({"errors", "config", "config_file", "evaluation", "run_settings"}, {"composer", "streaming", "torch"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),
 }
@@ -127,8 +129,9 @@ def test_statistics_are_of_arrays_alone():
     assert tops <= {"collections", "dataclasses", "typing", "numpy", "scipy", "jaxtyping", PACKAGE}
 
 
-def test_a_config_is_read_without_composer():
+@pytest.mark.parametrize("module", ["config", "sweep.plan"])
+def test_a_config_is_read_without_composer(module):
     """`import composer` takes ten seconds: nobody should wait that long for the message about a typing error."""
-    code = "import sys, maskedclip_composer.config; sys.exit('composer' in sys.modules)"
+    code = f"import sys, maskedclip_composer.{module}; sys.exit('composer' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr or "composer was imported"

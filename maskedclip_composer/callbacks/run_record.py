@@ -17,6 +17,7 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.export.origin import ORIGIN_FILE, Origin
@@ -115,17 +116,6 @@ class RunRecord(Callback):
             # A sharded checkpoint is a folder; the saver names this rank's file in it.
             path = path.parent if path.suffix == ".distcp" else path
             self.tracker.set_tags({"checkpoint/latest": str(path)})
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return `{"a": {"b": 1}}` as `{"a.b": "1"}`; lists and empty mappings as JSON."""
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return flat
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:

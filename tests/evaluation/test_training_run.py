@@ -148,7 +148,7 @@ def test_a_run_is_found_from_every_way_to_name_it(run):
     ],
 )
 def test_recipes_of_the_ablation(run, name, parts):
-    content = yaml.safe_load((ROOT / "yamls" / "ablation" / f"{name}.yaml").read_text())
+    content = yaml.safe_load((ROOT / "yamls" / "pretrain" / f"{name}.yaml").read_text())
     for kind in ("paired", "unpaired"):
         if kind in content["data"]:
             content["data"][kind]["remote"] = kind
