@@ -83,12 +83,13 @@ class AttMimConfig(ObjectiveConfig):
     def build(self, parts: Parts) -> "AttentionMaskedImageModelling":
         """Build the maps to the common width and the decoder, and tokenise the disease prompts."""
         assert parts.tokenizer is not None
+        assert parts.text_encoder is not None
         names = self.diseases or parts.categories
         prompts = parts.tokenizer(
             [self.template.replace(_PLACE, name) for name in names],
             padding=True,
             truncation=True,
-            max_length=min(128, parts.tokenizer.model_max_length),
+            max_length=min(128, parts.tokenizer.model_max_length, parts.text_encoder.max_tokens),
             return_tensors="pt",
         )
         patches = parts.image_encoder.grid[0] * parts.image_encoder.grid[1]

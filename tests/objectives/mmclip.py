@@ -49,3 +49,12 @@ def batch(pairs: int = 4, unpaired: int = 4, *, with_entities: bool = True, seed
     part["text_entity"] = torch.where(inner & (part["text_word"] == 0) & with_entities, 0, -1)
     part["text_noise"] = torch.where(torch.arange(pairs) % 2 == 0, 0.2, 0.9)[:, None].repeat(1, ids.shape[1])
     return made
+
+
+def share(whole, rank: int, ranks: int):
+    """Cut one rank's share out of a global batch; what belongs to texts stays whole, as in `tiny.share`."""
+    shares = tiny.share(whole, rank, ranks)
+    return {
+        name: part | {key: whole[name][key] for key in ("text_word", "text_entity") if key in part}
+        for name, part in shares.items()
+    }

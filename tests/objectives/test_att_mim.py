@@ -147,6 +147,28 @@ def test_named_diseases_replace_those_of_the_pack(tokenizer):
     assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ["a photograph", "b photograph", "c photograph"]
 
 
+def test_a_prompt_is_no_longer_than_the_text_encoder_reads(tokenizer):
+    net = mmclip.net(tokenizer, config(diseases=["a " * 100, "b"]))
+    assert net.objectives["att_mim"].prompt_ids.shape == (2, 32)
+    assert net(mmclip.batch())["att_mim"]["prediction"].isfinite().all()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("score", SCORES)
+def test_under_autocast_scores_and_loss_stay_in_float32(tokenizer, score, stage):
+    net = mmclip.net(tokenizer, config(score=score, mask_stage=stage))
+    batch = mmclip.batch()
+    exact = net(batch)["shown"]["att_mim_score"]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = net(batch)
+    assert outputs["att_mim"]["prediction"].dtype == torch.float32
+    scores = outputs["shown"]["att_mim_score"]
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())
+    torch.testing.assert_close(scores, exact, atol=0.05, rtol=0.1)
+    MaskedCLIP(net).loss(outputs, batch)["att_mim"].backward()
+
+
 def test_targets_may_be_normalised(tokenizer):
     target = mmclip.net(tokenizer, config(target_norm="patch"))(mmclip.batch())["att_mim"]["target"]
     torch.testing.assert_close(target.mean(dim=-1), torch.zeros(8, 16), atol=1e-5, rtol=0)

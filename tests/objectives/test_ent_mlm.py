@@ -120,6 +120,17 @@ def test_where_nothing_is_hidden_loss_and_gradients_are_zero_and_there(tokenizer
     assert net.objectives["ent_mlm"].diagnose(**net(batch)["ent_mlm"]) == {}
 
 
+@pytest.mark.parametrize("noise", [0.2, 0.99])
+def test_under_autocast_the_loss_is_nearly_the_same(tokenizer, noise):
+    net, batch = mmclip.net(tokenizer, config()), mmclip.batch()
+    batch["paired"]["text_noise"].fill_(noise)
+    exact, _ = loss_and_gradients(net, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, found = loss_and_gradients(net, batch)
+    assert loss == pytest.approx(exact, abs=0.05)
+    assert all(grad is not None and grad.isfinite().all() for grad in found.values())
+
+
 def test_equal_texts_have_draws_of_their_own(tokenizer):
     batch = mmclip.batch(pairs=3)  # the last shares the first one's text
     part = batch["paired"]
