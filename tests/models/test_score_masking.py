@@ -69,6 +69,24 @@ def test_padding_gives_no_score():
         assert torch.equal(new, old)
 
 
+def test_one_valid_token_is_all_that_a_patch_gathers():
+    image, text, _ = case()
+    valid = torch.zeros(3, 4, dtype=torch.bool)
+    valid[:, 2] = True
+    cosines = torch.cosine_similarity(image, text[:, 2:3], dim=-1)
+    by_text, by_response = both(image, text, valid)
+    torch.testing.assert_close(by_response, cosines)
+    torch.testing.assert_close(by_text, (cosines / 0.1).softmax(dim=-1))
+
+
+def test_scores_follow_the_patches_and_not_the_order_of_the_tokens():
+    image, text, valid = case()
+    before = both(image, text, valid)
+    patches, tokens = torch.tensor([3, 0, 4, 2, 1]), torch.tensor([2, 3, 1, 0])
+    for old, new in zip(before, both(image[:, patches], text[:, tokens], valid[:, tokens]), strict=True):
+        torch.testing.assert_close(new, old[:, patches])
+
+
 def test_a_text_without_a_valid_token_scores_every_patch_alike():
     image, text, valid = case()
     valid[2] = False
@@ -118,6 +136,13 @@ def test_a_mask_follows_from_scores_and_noise_of_its_own_image():
     for index, field in enumerate(whole):
         assert torch.equal(field, torch.cat([half[index] for half in halves]))
     assert not torch.equal(score_masking(scores, torch.rand(6, 16), 0.5, 0.1).mask, whole.mask)
+
+
+def test_a_mask_follows_the_patches():
+    scores, noise, order = torch.randn(6, 16).round(decimals=1), torch.rand(6, 16), torch.randperm(16)
+    whole, moved = score_masking(scores, noise, 0.5, 0.1), score_masking(scores[:, order], noise[:, order], 0.5, 0.1)
+    assert torch.equal(moved.mask, whole.mask[:, order])
+    assert torch.equal(order[moved.ids_keep], whole.ids_keep)
 
 
 def test_equal_scores_are_ordered_by_noise():
