@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from maskedclip_composer.distributed import gather, gather_with_gradient
-from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.types import Batch
 from tests import tiny, two_ranks
 from tests.composer_run import fit
 
@@ -84,17 +85,27 @@ def test_the_gathered_contrastive_loss_is_the_single_processs(results):
         torch.testing.assert_close(results["contrastive"][name], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results):
-    model, batch = MaskedCLIP(tiny.net("maskedclip")), tiny.batch(4, 4)
+def assert_step_is_the_single_processs(step: tuple[dict, dict], net: PretrainNet, batch: Batch) -> None:
+    model = MaskedCLIP(net)
     expected = model.loss(model(batch), batch)
     expected["total"].backward()
-    losses, gradients = results["step"]
+    losses, gradients = step
     for name, loss in expected.items():
         torch.testing.assert_close(losses[name], loss.detach(), atol=1e-6, rtol=1e-6)
     for name, parameter in model.named_parameters():
         assert (name in gradients) == (parameter.grad is not None)
         if parameter.grad is not None:
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results):
+    assert_step_is_the_single_processs(results["step"], tiny.net("maskedclip"), tiny.batch(4, 4))
+
+
+@pytest.mark.parametrize("stage", two_ranks.STAGES)
+def test_a_step_of_mmclip_does_too_where_one_rank_has_no_hidden_word(results, stage, tmp_path):
+    net = two_ranks.mmclip_net(stage, tmp_path / "text_tower")
+    assert_step_is_the_single_processs(results["mmclip", stage], net, two_ranks.mmclip_batch())
 
 
 def assert_runs_agree(run: dict, expected: dict) -> None:
