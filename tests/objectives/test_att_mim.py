@@ -112,6 +112,23 @@ def test_the_text_helps_the_reconstruction(tokenizer):
     assert not torch.allclose(after["prediction"][4:], before["prediction"][4:], atol=1e-4)
 
 
+def test_padding_of_the_text_has_no_influence(tokenizer):
+    net, batch = mmclip.net(tokenizer, config()), mmclip.batch()
+    before = net(batch)["att_mim"]["prediction"]
+    part = batch["paired"]
+    assert not part["text_mask"].all()
+    part["text_ids"][part["text_mask"] == 0] = 30
+    torch.testing.assert_close(net(batch)["att_mim"]["prediction"], before)
+
+
+def test_hidden_patches_are_told_apart_by_their_positions(tokenizer):
+    """They share one mask token: only where they are makes their predictions differ."""
+    outputs = mmclip.net(tokenizer, config())(mmclip.batch())["att_mim"]
+    for prediction, mask in zip(outputs["prediction"], outputs["mask"], strict=True):
+        hidden = prediction[mask > 0]
+        assert (torch.cdist(hidden, hidden) + 9 * torch.eye(8)).min() > 1e-2
+
+
 def pixels_of(mask: torch.Tensor) -> torch.Tensor:
     return mask.view(-1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).bool().expand(-1, 3, -1, -1)
 
