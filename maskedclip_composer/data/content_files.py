@@ -1,4 +1,4 @@
-"""Read the yamls that hold content: packs of prompts, lexicons. Whatever is wrong is named with file, key and remedy."""
+"""Read the yamls that hold content, packs of prompts and lexicons. Whatever is wrong is named with file and remedy."""
 
 import difflib
 import hashlib

@@ -1,5 +1,6 @@
 import re
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +29,7 @@ def by_words(terms, text):
         best = 0
         for term in terms:
             wanted, got = term.split(), words[at : at + len(term.split())]
-            gaps = [text[one[2] : two[1]] for one, two in zip(got, got[1:], strict=False)]
+            gaps = [text[one[2] : two[1]] for one, two in pairwise(got)]
             same = [word for word, *_ in got[:-1]] == wanted[:-1] and len(got) == len(wanted)
             if same and got[-1][0] in forms(wanted[-1]) and all(set(gap) <= set(" -\n") for gap in gaps):
                 best = max(best, len(wanted))
@@ -55,7 +56,7 @@ def test_finds_what_a_search_word_by_word_finds(terms, words):
     [
         (["vein occlusion", "retinal vein"], "retinal vein occlusion", ["retinal vein"]),
         (["vein", "retinal vein occlusion", "retinal vein"], "Retinal-Vein\nOcclusions", ["Retinal-Vein\nOcclusions"]),
-        (["macular hole"], "full–thickness macular – hole", ["macular – hole"]),
+        (["macular hole"], "full\u2013thickness macular \u2013 hole", ["macular \u2013 hole"]),
         (["haemorrhage", "oedema"], "hemorrhages, edema, Haemorrhage, œdema", ["hemorrhages", "edema", "Haemorrhage"]),
         (["optic neuropathy", "ray"], "optic neuropathies, rays, raies", ["optic neuropathies", "rays"]),
         (["disc"], "discs, discoid, disc_1, subdisc, disc/macula", ["discs", "disc"]),
@@ -78,9 +79,9 @@ def test_the_retinal_lexicon_marks_keywords_and_reports():
 
     assert marked("moderate non proliferative retinopathy") == ["moderate", "non proliferative retinopathy"]
     assert marked("Epiretinal membrane") == ["Epiretinal membrane"]
-    report = "Left eye: cup-to-disc ratio 0.7. He has few dot and blot hemorrhages superotemporally; mild NPDR, no CSME."
+    report = "Left eye: cup-to-disc ratio 0.7. He has few dot and blot hemorrhages superotemporally; mild NPDR."
     assert marked(report) == [
-        *("Left eye", "cup-to-disc ratio", "few", "dot and blot hemorrhages", "superotemporally", "mild", "NPDR", "CSME"),
+        *("Left eye", "cup-to-disc ratio", "few", "dot and blot hemorrhages", "superotemporally", "mild", "NPDR"),
     ]
 
 
