@@ -43,6 +43,14 @@ def build_tagger(config: EntityConfig) -> Tagger:
     return taggers[config.tagger]()
 
 
+def describe_tagger(config: EntityConfig) -> dict[str, str | int]:
+    """Return what tells one tagger from another, for a run's log."""
+    if config.tagger == "scispacy":
+        return {"tagger": "scispacy", "model": config.model}
+    lexicon = read_lexicon(config.lexicon)
+    return {"tagger": "lexicon", "lexicon": lexicon.name, "version": lexicon.version, "sha256": lexicon.sha256}
+
+
 class LexiconTagger:
     """Finds the terms of a list, from left to right and at each place the longest.
 
