@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.data.crops import Crops, draw_crops
-from maskedclip_composer.data.entities import build_tagger
+from maskedclip_composer.data.entities import build_tagger, describe_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.streams import open_streams
@@ -185,7 +185,7 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
 
     Returns:
         Per stream its path, samples, shards, bytes and index.json's sha256; of the prompts of a paired stream the
-        pack's name, version and sha256.
+        pack's name, version and sha256, and so of the lexicon that finds its entities.
     """
     manifest: dict[str, dict[str, str | int]] = {
         stream.name: {
@@ -200,4 +200,6 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
     if config.paired is not None:
         pack = read_pack(config.prompts.pack)
         manifest["prompts"] = {"pack": pack.name, "version": pack.version, "sha256": pack.sha256}
+    if config.entities is not None:
+        manifest["entities"] = describe_tagger(config.entities)
     return manifest
