@@ -16,8 +16,8 @@ def gather_with_gradient(features: Tensor) -> Tensor:
         return features
     gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
     if gathered.requires_grad:
-        # torch 2.7 receives gradients of gloo into tensors of their own strides, but sends contiguous ones: a transposed
-        # gradient, as of an einsum, would arrive scrambled.
+        # With gloo torch 2.7 receives gradients into tensors of their own strides, but sends contiguous ones: a
+        # transposed gradient, as of an einsum, would arrive scrambled.
         gathered.register_hook(lambda gradient: gradient.contiguous())
     return gathered
 

@@ -1,6 +1,7 @@
 """The image encoder E_I: a timm ViT that can encode the visible patches alone."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +33,9 @@ class ImageEncoderConfig:
         depth: Number of blocks, for models smaller than timm names; null takes the model's own.
         pretrained: Start from timm's weights for `name` (they are fetched by timm), otherwise from MAE's
             initialisation with fixed sine-cosine positions.
+        weights: Start from the weights of this source, which must be of the architecture that the keys above describe:
+            a run folder, an encoder .safetensors, retfound:FILE, mae:FILE, dinov2:FILE, timm:NAME@FILE and what else
+            `evaluate.py` reads as a ViT (docs/recipes.md). Positions are resampled to `data.image_size`.
         attention: auto, xformers, sdpa or explicit (`models/attention.py`).
     """
 
@@ -39,6 +43,7 @@ class ImageEncoderConfig:
     patch_size: int | None = None
     depth: int | None = None
     pretrained: bool = False
+    weights: str | None = None
     attention: AttentionBackend = "auto"
 
     def __post_init__(self):
@@ -46,6 +51,11 @@ class ImageEncoderConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"image_encoder.{key}={value} is not positive.\nLeave it out for the model's own.")
+        if self.pretrained and self.weights is not None:
+            raise UserError(
+                f"image_encoder.weights={self.weights} and image_encoder.pretrained=true both say where to start.\n"
+                "Remove one of the two; timm:NAME is a source of weights, too."
+            )
         if self.pretrained and self.depth is not None:
             raise UserError(
                 f"image_encoder.depth={self.depth} does not fit image_encoder.pretrained=true: the weights of "
@@ -119,18 +129,19 @@ class ImageEncoder(nn.Module):
         if grid == tuple(self.grid):
             return vit.patch_embed(images), vit.pos_embed[:, 1:]
         # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
-        embed = cast(Any, vit.patch_embed)
-        patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
-        positions = resample_abs_pos_embed(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)
-        return patches, positions[:, 1:]
+        patches = vit.patch_embed.norm(vit.patch_embed.proj(images).flatten(2).transpose(1, 2))
+        # torch.fx.wrap gives timm's function a type that may be a name.
+        resample = cast(Callable[..., Tensor], resample_abs_pos_embed)
+        return patches, resample(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)[:, 1:]
 
 
 def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
-    """Build the encoder for `image_size` pixels.
+    """Build the encoder for `image_size` pixels; `config.weights` are not for here (`initial_weights.py`).
 
     Raises:
         UserError: The model is unknown, is no ViT with a class token, or does not fit the image size.
     """
+    assert config.weights is None
     vit = build_vit(config.name, image_size, config.patch_size, config.depth, pretrained=config.pretrained)
     use_backend(vit, config.attention)
     if config.pretrained:  # these weights know images as they were normalised for them
