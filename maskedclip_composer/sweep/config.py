@@ -47,7 +47,7 @@ class SweepConfig:
         output: Folder that it lies in: runs go to `<output>/<name>/<run>`, the suite to `<output>/<name>/evaluation`.
         ranks: Processes of each run and of the suite; above 1 they are started by Composer's launcher.
         values: Texts that the overrides use as `${values.NAME}`, so that a path is given once.
-        shared: key=value for every run.
+        shared: key=value for every run whose recipe has the key's section (`sections.py`).
         runs: By name, in the order in which they are trained and tabulated.
         evaluate: null trains only.
     """

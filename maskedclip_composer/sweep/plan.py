@@ -11,6 +11,7 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.config import EvaluateConfig, load_protocols, load_tasks
 from maskedclip_composer.run_settings import recorded_settings, refuse_other_settings
 from maskedclip_composer.sweep.config import EVALUATION, SweepConfig
+from maskedclip_composer.sweep.sections import refuse_idle, shared_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ def plan(sweep: SweepConfig) -> list[Job]:
         UserError: Recipes, tasks or protocols are wrong, or a run was started with other settings; all such mistakes
             in one message.
     """
+    refuse_idle(sweep)
     jobs, mistakes = [], []
     for name in sweep.runs:
         try:
@@ -73,7 +75,7 @@ def _training(sweep: SweepConfig, name: str) -> Job:
     run = sweep.runs[name]
     # The log is no terminal; a bar would fill it.
     own = [f"run_name={name}", f"output={sweep.folder}", "trainer.progress_bar=false"]
-    overrides = [*own, *sweep.shared, *run.overrides]
+    overrides = [*own, *shared_with(sweep, run), *run.overrides]
     config = load_config(TrainConfig, run.recipe, overrides)
     folder = config.run_folder
     if (folder / "encoder.safetensors").exists() or (folder / "checkpoints" / "latest-rank0.pt").exists():
