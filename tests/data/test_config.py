@@ -24,8 +24,12 @@ def test_loads_as_an_omegaconf_structured_config():
 
 @pytest.mark.parametrize(
     "keys",
-    [{"paired": {"remote": "/a"}}, {"paired": STREAM, "label": "both"}, {"paired": STREAM, "colour": 1}]
-    + [{"paired": STREAM, "entities": {"tagger": "radgraph"}}],
+    [
+        {"paired": {"remote": "/a"}},
+        {"paired": STREAM, "label": "both"},
+        {"paired": STREAM, "colour": 1},
+        {"paired": STREAM, "entities": {"tagger": "radgraph"}},
+    ],
 )
 def test_omegaconf_refuses_missing_batch_size_bad_literal_and_unknown_key(keys):
     with pytest.raises(OmegaConfBaseException):
