@@ -8,6 +8,7 @@ import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
@@ -73,12 +74,22 @@ class ImageEncoder(nn.Module):
         self.num_heads = first_attention(vit).num_heads
         self.image_mean, self.image_std = image_mean, image_std
 
-    def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
-        """Encode whole images, or the patches at `ids_keep` alone.
+    def forward(
+        self,
+        images: Tensor,
+        ids_keep: Tensor | None = None,
+        *,
+        block_mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """Encode whole images, or the patches at `ids_keep` alone, or all with some replaced by a mask token.
 
         Args:
-            images: [images, 3, size, size], normalised.
+            images: [images, 3, height, width], normalised; of another size than the encoder's, positions are
+                interpolated.
             ids_keep: [images, kept] positions of the visible patches; None encodes all.
+            block_mask: [images, patches] bool, True where `mask_token` stands for the patch (iBOT).
+            mask_token: [1, 1, embed_dim], given with `block_mask`.
 
         Returns:
             Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first.
@@ -86,8 +97,12 @@ class ImageEncoder(nn.Module):
         vit = self.vit
         assert vit.pos_embed is not None
         assert vit.cls_token is not None
+        patches, positions = self._embed(images)
+        if block_mask is not None:
+            assert mask_token is not None
+            patches = torch.where(block_mask[:, :, None], mask_token.to(patches.dtype), patches)
         # Positions are added before patches are dropped, so that a visible patch knows where it is.
-        tokens = vit.patch_embed(images) + vit.pos_embed[:, 1:]
+        tokens = patches + positions
         if ids_keep is not None:
             tokens = gather_tokens(tokens, ids_keep)
         class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
@@ -95,6 +110,19 @@ class ImageEncoder(nn.Module):
         for block in vit.blocks:
             tokens = block(tokens)
         return vit.norm(tokens)
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""
+        vit = self.vit
+        assert vit.pos_embed is not None
+        grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        if grid == tuple(self.grid):
+            return vit.patch_embed(images), vit.pos_embed[:, 1:]
+        # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
+        embed = cast(Any, vit.patch_embed)
+        patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
+        positions = resample_abs_pos_embed(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)
+        return patches, positions[:, 1:]
 
 
 def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
