@@ -1,5 +1,6 @@
 """From a DataConfig to the loader that Composer trains from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.crops import Crops, draw_crops
 from maskedclip_composer.data.entities import build_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
@@ -37,6 +39,7 @@ class Sample:
     noise: Tensor  # [patches] float32
     sample_id: int
     text: DrawnText | None
+    crops: Crops | None = None
 
 
 class SampleTransform:
@@ -48,10 +51,11 @@ class SampleTransform:
         self._num_patches = num_patches
 
     def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
-        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
+        """Decode, crop, flip, draw the mask noise, in the paired stream a text, and last the other crops, if any."""
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
+        pixels = decode(record["image"], name=name)
         image = random_view(
-            decode(record["image"], name=name),
+            pixels,
             self._config.image_size,
             min_crop=self._config.min_crop,
             flip=self._config.flip,
@@ -59,7 +63,16 @@ class SampleTransform:
         )
         noise = torch.from_numpy(rng.random(self._num_patches, dtype=np.float32))
         text = self._sampler(record, sample_id, rng, name=name) if self._sampler and stream == "paired" else None
-        return Sample(image=image, noise=noise, sample_id=sample_id, text=text)
+        crops = self._draw_crops(pixels, image, rng) if self._config.crops is not None else None
+        first = crops.first if crops is not None else image
+        return Sample(image=first, noise=noise, sample_id=sample_id, text=text, crops=crops)
+
+    def _draw_crops(self, pixels: np.ndarray, first: Tensor, rng: np.random.Generator) -> Crops:
+        config, side = self._config, math.isqrt(self._num_patches)
+        assert config.crops is not None
+        return draw_crops(
+            pixels, first, config.crops, grid=(side, side), min_crop=config.min_crop, flip=config.flip, rng=rng
+        )
 
 
 @dataclass(frozen=True)
@@ -83,11 +96,28 @@ class Collate:
 
 
 def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    return {
+    part = {
         "image": torch.stack([sample.image for sample in samples]),
         "noise": torch.stack([sample.noise for sample in samples]),
         "sample_id": torch.tensor([sample.sample_id for sample in samples]),
     }
+    crops = [sample.crops for sample in samples if sample.crops is not None]
+    if crops:
+        part["global_crops"] = torch.stack([drawn.further for drawn in crops])
+        part["local_crops"] = torch.stack([drawn.local for drawn in crops])
+        part["block_mask"] = torch.stack([drawn.hidden for drawn in crops])
+    return part
+
+
+def _check_local_size(config: DataConfig, num_patches: int) -> None:
+    """Refuse local crops that are not whole patches; raises UserError."""
+    patch = config.image_size // math.isqrt(num_patches)
+    if config.crops is not None and config.crops.local_size % patch:
+        size = config.crops.local_size
+        raise UserError(
+            f"data.crops.local_size = {size}: is not divisible by the patch size {patch}; "
+            f"set it to {max(1, size // patch) * patch}"
+        )
 
 
 def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
@@ -124,6 +154,7 @@ def build_loader(
     Raises:
         UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
     """
+    _check_local_size(config, num_patches)
     sampler, pad_id = None, 0
     if config.paired is not None:
         if tokenizer is None:
