@@ -137,11 +137,10 @@ def build_objectives(
 
 def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
     """Build the loader of both streams."""
-    rows, columns = encoder.grid
     return build_loader(
         config.data,
         tokenizer=load_tokenizer(config.text_encoder) if config.data.paired is not None else None,
-        num_patches=rows * columns,
+        grid=encoder.grid,
         seed=config.seed,
     )
 

@@ -57,12 +57,12 @@ class DataConfig:
     flip: float = 0.5  # probability of a left-right flip
     # category: pairs whose drawn texts have the same category are positives; unique: every image only of itself.
     label: Literal["category", "unique"] = "category"
-    crops: CropConfig | None = None  # several crops of each image, for dinov2
     prompts: PromptConfig = field(default_factory=PromptConfig)
     max_tokens: int = 77  # longer texts are cut
     join_texts: bool = False  # all texts of an image, as the sentences of one report, in place of one of them
     entities: EntityConfig | None = None  # spans that ent_mlm hides
     sentences: SentenceConfig | None = None  # units that patch_sentence matches with patches
+    crops: CropConfig | None = None  # several views of each image, for dinov2
     num_workers: int = 8  # loader processes per rank
     cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first
     shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
@@ -87,11 +87,6 @@ class DataConfig:
         for key in ("join_texts", "entities", "sentences"):
             if getattr(self, key) and self.paired is None:
                 raise UserError(f"data.{key}: is of texts, but data.paired is not given; remove it or add data.paired")
-        if self.crops is not None and self.crops.local_size > self.image_size:
-            raise UserError(
-                f"data.crops.local_size = {self.crops.local_size}: is larger than the global crops; "
-                f"set it to data.image_size = {self.image_size} or less"
-            )
         if not self.streams():
             raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
         for name, stream in self.streams().items():

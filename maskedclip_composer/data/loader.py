@@ -1,6 +1,5 @@
 """From a DataConfig to the loader that Composer trains from."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -39,40 +38,37 @@ class Sample:
     noise: Tensor  # [patches] float32
     sample_id: int
     text: DrawnText | None
-    crops: Crops | None = None
+    crops: Crops | None
 
 
 class SampleTransform:
     """Turns a record into a `Sample`; every draw comes from the generator of this access."""
 
-    def __init__(self, config: DataConfig, sampler: TextSampler | None, num_patches: int) -> None:
+    def __init__(self, config: DataConfig, sampler: TextSampler | None, grid: tuple[int, int]) -> None:
         self._config = config
         self._sampler = sampler
-        self._num_patches = num_patches
+        self._grid = grid
 
     def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
-        """Decode, crop, flip, draw the mask noise, in the paired stream a text, and last the other crops, if any."""
+        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
-        pixels = decode(record["image"], name=name)
-        image = random_view(
-            pixels,
-            self._config.image_size,
-            min_crop=self._config.min_crop,
-            flip=self._config.flip,
-            rng=rng,
-        )
-        noise = torch.from_numpy(rng.random(self._num_patches, dtype=np.float32))
+        config = self._config
+        photograph = decode(record["image"], name=name)
+        image = random_view(photograph, config.image_size, min_crop=config.min_crop, flip=config.flip, rng=rng)
+        noise = torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32))
         text = self._sampler(record, sample_id, rng, name=name) if self._sampler and stream == "paired" else None
-        crops = self._draw_crops(pixels, image, rng) if self._config.crops is not None else None
-        first = crops.first if crops is not None else image
-        return Sample(image=first, noise=noise, sample_id=sample_id, text=text, crops=crops)
-
-    def _draw_crops(self, pixels: np.ndarray, first: Tensor, rng: np.random.Generator) -> Crops:
-        config, side = self._config, math.isqrt(self._num_patches)
-        assert config.crops is not None
-        return draw_crops(
-            pixels, first, config.crops, grid=(side, side), min_crop=config.min_crop, flip=config.flip, rng=rng
-        )
+        crops = None
+        if config.crops is not None:
+            image, crops = draw_crops(
+                photograph,
+                image,
+                config.crops,
+                min_crop=config.min_crop,
+                flip=config.flip,
+                grid=self._grid,
+                rng=rng,
+            )
+        return Sample(image=image, noise=noise, sample_id=sample_id, text=text, crops=crops)
 
 
 @dataclass(frozen=True)
@@ -102,22 +98,8 @@ def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
         "sample_id": torch.tensor([sample.sample_id for sample in samples]),
     }
     crops = [sample.crops for sample in samples if sample.crops is not None]
-    if crops:
-        part["global_crops"] = torch.stack([drawn.further for drawn in crops])
-        part["local_crops"] = torch.stack([drawn.local for drawn in crops])
-        part["block_mask"] = torch.stack([drawn.hidden for drawn in crops])
-    return part
-
-
-def _check_local_size(config: DataConfig, num_patches: int) -> None:
-    """Refuse local crops that are not whole patches; raises UserError."""
-    patch = config.image_size // math.isqrt(num_patches)
-    if config.crops is not None and config.crops.local_size % patch:
-        size = config.crops.local_size
-        raise UserError(
-            f"data.crops.local_size = {size}: is not divisible by the patch size {patch}; "
-            f"set it to {max(1, size // patch) * patch}"
-        )
+    names = ("global_crops", "local_crops", "block_mask") if crops else ()
+    return part | {name: torch.stack([getattr(crop, name) for crop in crops]) for name in names}
 
 
 def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
@@ -138,14 +120,14 @@ def refuse_to_split(batch: Batch, microbatch_size: int | float) -> list[Batch]:
 
 
 def build_loader(
-    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", num_patches: int, seed: int
+    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", grid: tuple[int, int], seed: int
 ) -> DataSpec:
     """Build the training loader of this rank. Opens the streams and checks them before the first batch.
 
     Args:
         config: The streams and their augmentation.
         tokenizer: The text encoder's; None only where there is no paired stream.
-        num_patches: Patches per image, the length of the mask noise.
+        grid: Rows and columns of patches of an image.
         seed: Of the order, the augmentation, the text draws and the mask noise. A resumed run keeps its first seed.
 
     Returns:
@@ -154,7 +136,6 @@ def build_loader(
     Raises:
         UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
     """
-    _check_local_size(config, num_patches)
     sampler, pad_id = None, 0
     if config.paired is not None:
         if tokenizer is None:
@@ -179,7 +160,7 @@ def build_loader(
             noise_length=config.max_tokens if config.entities is not None else 0,
         )
         pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
-    transform = SampleTransform(config, sampler, num_patches)
+    transform = SampleTransform(config, sampler, grid)
     dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)
     loader = DataLoader(
         dataset,

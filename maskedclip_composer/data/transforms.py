@@ -43,7 +43,7 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
 
 
 def crop_box(
-    height: int, width: int, min_area: float, rng: np.random.Generator, max_area: float = 1.0
+    height: int, width: int, min_area: float, rng: np.random.Generator, *, max_area: float = 1.0
 ) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width) as torchvision's `RandomResizedCrop.get_params` does, from `rng`.
 
@@ -83,7 +83,7 @@ def random_view(
     max_crop: float = 1.0,
 ) -> UInt8[Tensor, "3 size size"]:
     """Cut a crop of `min_crop` to `max_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
-    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng, max_crop)
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng, max_area=max_crop)
     view = resize(image[top : top + height, left : left + width], size, size)
     # Mirrored when small: a reversed NumPy view of the crop would be copied pixel by pixel.
     return (view.flip(-1) if rng.random() < flip else view).contiguous()

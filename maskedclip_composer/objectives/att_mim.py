@@ -96,8 +96,8 @@ class AttMimConfig(ObjectiveConfig):
             self,
             parts.image_encoder,
             parts.text_dim,
-            prompt_ids=prompts["input_ids"],
-            prompt_mask=prompts["attention_mask"],
+            prompt_ids=torch.as_tensor(prompts["input_ids"]),
+            prompt_mask=torch.as_tensor(prompts["attention_mask"]),
             special_ids=torch.tensor(parts.tokenizer.all_special_ids),
         )
 
@@ -147,8 +147,7 @@ class AttentionMaskedImageModelling(Objective):
         pairs, images, noise = views.num_pairs, views.images, views.joined("noise")
         decoded: list[tuple[Tensor, Mask, Tensor]] = []
         if pairs:
-            ids = views.paired["text_ids"][views.paired["text_index"]]
-            valid = (views.text_mask > 0) & ~torch.isin(ids, self.special_ids)
+            valid = (views.text_mask > 0) & ~torch.isin(views.of_texts("text_ids"), self.special_ids)
             text = self.embed_text(views.text_tokens)
             whole = views.whole_paired
             decoded.append(self._decode(views, whole, images[:pairs], noise[:pairs], text, views.text_mask, valid))

@@ -66,7 +66,7 @@ class Transport(nn.Module):
         loss is that of one process without solving a problem twice.
         """
         patches = unit(self.patch_projection(views.masked[: views.num_pairs, 1:]))
-        sentence_of_token = views.paired["text_sentence"][views.paired["text_index"]]
+        sentence_of_token = views.of_texts("text_sentence")
         count = int(max_over_ranks(sentence_of_token.max() + 1))
         means, mask = mean_by_sentence(views.text_tokens, sentence_of_token, count)
         sentences = unit(self.sentence_projection(means))
