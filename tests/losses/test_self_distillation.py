@@ -168,22 +168,22 @@ def ibot_by_hand(student: list, teacher: list, images: list[int], count: int, te
 
 def test_ibot_averages_over_patches_then_over_all_images():
     images = [0, 0, 0, 2, 4, 4]  # images 1 and 3 have no mask
-    weight = torch.tensor([1 / images.count(image) for image in images], dtype=torch.float64)
+    weight = torch.tensor([1 / images.count(image) / 5 for image in images], dtype=torch.float64)
     student, teacher = torch.randn(6, 7).double(), probabilities(6, 7)
     expected = ibot_by_hand(student.tolist(), teacher.tolist(), images, 5, 0.1)
-    assert ibot_loss(student, teacher, weight, torch.tensor(5.0), TEMPERATURE).item() == pytest.approx(expected)
+    assert ibot_loss(student, teacher, weight, TEMPERATURE).item() == pytest.approx(expected)
 
 
 def test_ibot_of_one_masked_patch_each_is_a_cross_entropy():
     student, teacher = torch.randn(4, 7).double(), probabilities(4, 7)
-    loss = ibot_loss(student, teacher, torch.ones(4).double(), torch.tensor(4.0), TEMPERATURE)
+    loss = ibot_loss(student, teacher, torch.full((4,), 0.25).double(), TEMPERATURE)
     torch.testing.assert_close(loss, F.cross_entropy(student / 0.1, teacher))
 
 
 def test_ibot_without_a_mask_is_zero_with_gradients_of_zero():
     layer = torch.nn.Linear(3, 7)
     none = torch.empty(0, 7)
-    loss = ibot_loss(layer(torch.empty(0, 3)), none, torch.empty(0), torch.tensor(4.0), TEMPERATURE)
+    loss = ibot_loss(layer(torch.empty(0, 3)), none, torch.empty(0), TEMPERATURE)
     loss.backward()
     assert loss == 0
     assert layer.weight.grad is not None
@@ -219,7 +219,7 @@ def test_koleo_of_equal_features_is_finite_in_value_and_gradient():
     features = torch.ones(3, 4, requires_grad=True)
     loss = koleo_loss(features)
     loss.backward()
-    assert loss.item() == pytest.approx(-math.log(1e-8))
+    assert loss.item() == pytest.approx(-math.log(2e-8), rel=1e-5)
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
 
@@ -235,34 +235,30 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda s: dino_loss(s, teacher, temperature), (student,))
     patches, weight = probabilities(3, 5), torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
     masked = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s: ibot_loss(s, patches, weight, torch.tensor(3.0), temperature), (masked,))
+    assert torch.autograd.gradcheck(lambda s: ibot_loss(s, patches, weight, temperature), (masked,))
     features = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(koleo_loss, (features,))
 
 
 def parts() -> dict[str, torch.Tensor]:
     return {
-        "student_class": torch.randn(4, 3, 5).double(),
-        "teacher_class": probabilities(2, 3, 5),
-        "student_patches": torch.randn(6, 5).double(),
-        "teacher_patches": probabilities(6, 5),
+        "student_views": torch.randn(4, 3, 5).double(),
+        "teacher_views": probabilities(2, 3, 5),
+        "student_patches": torch.randn(6, 7).double(),
+        "teacher_patches": probabilities(6, 7),
         "patch_weight": torch.full((6,), 1 / 3).double(),
-        "num_crops": torch.tensor(6.0).double(),
         "class_tokens": torch.randn(2, 3, 8).double(),
     }
 
 
 def test_the_whole_is_the_weighted_sum_of_its_parts():
     given = parts()
-    settings = {"student_temperature": TEMPERATURE}
-    settings |= {f"{n}_weight": torch.tensor(w).double() for n, w in (("dino", 2.0), ("ibot", 3.0), ("koleo", 0.5))}
-    dino = dino_loss(given["student_class"], given["teacher_class"], TEMPERATURE)
-    ibot = ibot_loss(
-        given["student_patches"], given["teacher_patches"], given["patch_weight"], given["num_crops"], TEMPERATURE
-    )
+    settings = {"temperature": TEMPERATURE, "weights": torch.tensor([2.0, 3.0, 0.5]).double()}
+    dino = dino_loss(given["student_views"], given["teacher_views"], TEMPERATURE)
+    ibot = ibot_loss(given["student_patches"], given["teacher_patches"], given["patch_weight"], TEMPERATURE)
     koleo = koleo_loss(given["class_tokens"][0]) + koleo_loss(given["class_tokens"][1])
     torch.testing.assert_close(dinov2_loss(**given, **settings), 2 * dino + 3 * ibot + 0.5 * koleo)
-    alone = {name: given[name] for name in ("student_class", "teacher_class")}
+    alone = {name: given[name] for name in ("student_views", "teacher_views")}
     torch.testing.assert_close(dinov2_loss(**alone, **settings), 2 * dino)
     torch.testing.assert_close(dinov2_loss(class_tokens=given["class_tokens"], **settings), 0.5 * koleo)
 
@@ -279,4 +275,4 @@ def test_shapes_are_enforced_under_pytest():
     with pytest.raises(TypeCheckError):
         dino_loss(torch.randn(4, 3, 5), torch.rand(2, 2, 5), torch.tensor(0.1))
     with pytest.raises(TypeCheckError):
-        ibot_loss(torch.randn(4, 5), torch.rand(4, 5), torch.rand(3), torch.tensor(2.0), torch.tensor(0.1))
+        ibot_loss(torch.randn(4, 5), torch.rand(4, 5), torch.rand(3), torch.tensor(0.1))
