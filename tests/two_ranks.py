@@ -19,7 +19,7 @@ from tests.composer_run import fit
 
 STEPS = 3
 # Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
-RUNS = [("maskedclip", 1), ("maskedclip", 0)]
+RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
 
 
 def batches() -> list:
@@ -84,6 +84,10 @@ def main(folder: Path) -> None:
     rows = gather(torch.arange(3) + 10 * rank)
     results["gathered"] = rows
     results["step"] = step_of_ddp(rank, ranks)
+    features = torch.ones(2, 3, requires_grad=True)
+    transposed = torch.arange(12.0).reshape(3, 4).T  # a gradient that is not contiguous
+    gather_with_gradient(features).backward(transposed)
+    results["gradient of a gather"] = features.grad
 
     for recipe, depth in RUNS:
         for fsdp in (False, True):
