@@ -118,10 +118,10 @@ class ImageEncoder(nn.Module):
         if images.shape[-2] % self.patch_size or images.shape[-1] % self.patch_size:
             raise ValueError(f"images of {tuple(images.shape[-2:])} pixels have no whole patches of {self.patch_size}")
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        if grid == tuple(self.grid):
-            return vit.patch_embed(images), vit.pos_embed[:, 1:]
-        # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
         embed = cast(Any, vit.patch_embed)
+        if grid == tuple(self.grid):
+            return embed(images), vit.pos_embed[:, 1:]
+        # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
         patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
         positions = resample_abs_pos_embed(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)
         return patches, positions[:, 1:]
