@@ -7,14 +7,18 @@ from torch import Tensor
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
-    """Concatenate [n, dim] of all ranks to [ranks * n, dim], with gradients to every rank's rows.
+    """Concatenate [n, ...] of all ranks to [ranks * n, ...], with gradients to every rank's rows.
 
     The backward pass adds the gradients that all ranks computed for this rank's rows. When every rank computes the same
     loss of the gathered rows, DDP's average over ranks then is the gradient of a single process.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return features
-    return torch.cat(dist_functional.all_gather(features.contiguous()))
+    gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
+    if gathered.requires_grad:
+        # torch 2.7 receives into a buffer laid out as the gradient is: a transposed one comes back in disorder on gloo.
+        gathered.register_hook(Tensor.contiguous)
+    return gathered
 
 
 def gather(values: Tensor) -> Tensor:

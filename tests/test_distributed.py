@@ -74,6 +74,10 @@ def test_rows_are_gathered_in_the_order_of_ranks(results):
     assert results["gathered"].tolist() == [0, 1, 2, 10, 11, 12]
 
 
+def test_a_gradient_laid_out_in_columns_comes_back_in_order(results):
+    torch.testing.assert_close(results["columns"], RANKS * two_ranks.gradient_laid_out_in_columns(0, 1))
+
+
 def test_the_gathered_contrastive_loss_is_the_single_processs(results):
     loss, gradients = two_ranks.contrastive_loss(0, 1, gather_with_gradient)
     for name, expected in zip(("loss", "image", "text"), (loss, *gradients), strict=True):

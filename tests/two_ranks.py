@@ -50,6 +50,15 @@ def contrastive_loss(rank: int, ranks: int, collect: Callable[[Tensor], Tensor])
     return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad]
 
 
+def gradient_laid_out_in_columns(rank: int, ranks: int) -> Tensor:
+    """Return the gradient of one rank's rows of a 4 x 4 matrix, whose loss reads the matrix transposed."""
+    matrix = torch.arange(16.0).view(4, 4)
+    rows = matrix.chunk(ranks)[rank].clone().requires_grad_()
+    (gather_with_gradient(rows).T * matrix).sum().backward()
+    assert rows.grad is not None
+    return rows.grad
+
+
 def step_of_ddp(rank: int, ranks: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return losses, averaged over the ranks, and DDP's gradients of one step of the full method."""
     wrapped = nn.parallel.DistributedDataParallel(MaskedCLIP(tiny.net("maskedclip")))
@@ -83,6 +92,7 @@ def main(folder: Path) -> None:
     results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
     rows = gather(torch.arange(3) + 10 * rank)
     results["gathered"] = rows
+    results["columns"] = gather(gradient_laid_out_in_columns(rank, ranks))
     results["step"] = step_of_ddp(rank, ranks)
 
     for recipe, depth in RUNS:
