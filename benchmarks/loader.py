@@ -70,7 +70,7 @@ def ours(shards: Path, *, batch: int, workers: int, view: int, normalise: bool =
     shutil.copytree(shards, folder, copy_function=os.link, dirs_exist_ok=True)
     stream = StreamConfig(remote=str(folder), batch_size=batch)
     config = DataConfig(unpaired=stream, image_size=view, num_workers=workers)
-    spec = build_loader(config, tokenizer=None, num_patches=(view // 16) ** 2, seed=0)
+    spec = build_loader(config, tokenizer=None, grid=(view // 16, view // 16), seed=0)
     loader: Any = spec.dataloader
     if stock:
         loader.dataset.predownload = 8 * batch

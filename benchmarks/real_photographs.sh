@@ -35,14 +35,14 @@ MFD=(objectives.mfd.weight=0.1 teacher.momentum=0.99 objectives.mfd.depth=2)
 
 pretrain() {
   (
-    composer train.py yamls/ablation/maskedclip.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}" "${MFD[@]}" \
+    composer train.py yamls/pretrain/maskedclip.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}" "${MFD[@]}" \
       bridge.depth=2
-    composer train.py yamls/ablation/mae.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}"
+    composer train.py yamls/pretrain/mae.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}"
   ) &
   local lane=$!
-  composer train.py yamls/ablation/bridge.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}" bridge.depth=2
-  composer train.py yamls/ablation/mae_clip.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}"
-  composer train.py yamls/ablation/clip.yaml "${SMALL[@]}" objectives.lg_clip.embed_dim=128 data.paired.batch_size=96
+  composer train.py yamls/pretrain/bridge.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}" bridge.depth=2
+  composer train.py yamls/pretrain/mae_clip.yaml "${SMALL[@]}" "${BOTH[@]}" "${MIM[@]}" "${CLIP[@]}"
+  composer train.py yamls/pretrain/clip.yaml "${SMALL[@]}" objectives.lg_clip.embed_dim=128 data.paired.batch_size=96
   wait "$lane"
 }
 

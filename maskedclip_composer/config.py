@@ -16,6 +16,7 @@ from maskedclip_composer.models.text import TextEncoderConfig
 from maskedclip_composer.models.vit import ImageEncoderConfig
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.base import ObjectiveConfig
+from maskedclip_composer.objectives.dinov2 import Dinov2Config
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.integrity_clip import IntegrityClipConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
@@ -49,6 +50,7 @@ class ObjectivesConfig:
     ent_mlm: EntMlmConfig | None = None
     integrity_clip: IntegrityClipConfig | None = None
     patch_sentence: PatchSentenceConfig | None = None
+    dinov2: Dinov2Config | None = None
 
     def present(self) -> dict[str, ObjectiveConfig]:
         """Return the objectives that are on, by name."""
@@ -130,14 +132,14 @@ class TrainConfig:
         objectives = self.objectives.present()
         names = ", ".join(objectives)
         for name, objective in objectives.items():
-            missing = sorted(key for key in objective.needs if getattr(self.data, key, None) is None)
+            missing = sorted(key for key in objective.needs if getattr(self.data, key) is None)
             if missing:
                 raise UserError(
                     f"objectives.{name} needs {_WHAT[missing[0]]}, but data.{missing[0]} is not given.\n"
                     f"Add data.{missing[0]}, or remove objectives.{name}."
                 )
         for key in ("entities", "sentences", "crops"):
-            if getattr(self.data, key, None) is not None and not any(key in o.needs for o in objectives.values()):
+            if getattr(self.data, key) is not None and not any(key in o.needs for o in objectives.values()):
                 raise UserError(
                     f"data.{key} is given, but no objective reads {_WHAT[key]} (objectives: {names}).\n"
                     f"Remove data.{key}, or add an objective that does."

@@ -16,13 +16,14 @@ def gather_with_gradient(features: Tensor) -> Tensor:
         return features
     gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
     if gathered.requires_grad:
-        # torch 2.7 receives into a buffer laid out as the gradient is: a transposed one comes back in disorder on gloo.
-        gathered.register_hook(Tensor.contiguous)
+        # With gloo torch 2.7 receives gradients into tensors of their own strides, but sends contiguous ones: a
+        # transposed gradient, as of an einsum, would arrive scrambled.
+        gathered.register_hook(lambda gradient: gradient.contiguous())
     return gathered
 
 
 def gather(values: Tensor) -> Tensor:
-    """Concatenate [n] of all ranks to [ranks * n], without gradients."""
+    """Concatenate [n, ...] of all ranks to [ranks * n, ...], without gradients."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]

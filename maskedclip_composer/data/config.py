@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from maskedclip_composer.data.crops import CropConfig
 from maskedclip_composer.data.entities import EntityConfig
 from maskedclip_composer.data.prompts import PromptConfig
 from maskedclip_composer.data.sentences import SentenceConfig
@@ -61,6 +62,7 @@ class DataConfig:
     join_texts: bool = False  # all texts of an image, as the sentences of one report, in place of one of them
     entities: EntityConfig | None = None  # spans that ent_mlm hides
     sentences: SentenceConfig | None = None  # units that patch_sentence matches with patches
+    crops: CropConfig | None = None  # several views of each image, for dinov2
     num_workers: int = 8  # loader processes per rank
     cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first
     shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
@@ -85,6 +87,11 @@ class DataConfig:
         for key in ("join_texts", "entities", "sentences"):
             if getattr(self, key) and self.paired is None:
                 raise UserError(f"data.{key}: is of texts, but data.paired is not given; remove it or add data.paired")
+        if self.crops is not None and self.crops.local_size > self.image_size:
+            raise UserError(
+                f"data.crops.local_size = {self.crops.local_size}: is larger than the global views; "
+                f"set it to data.image_size = {self.image_size} or less"
+            )
         if not self.streams():
             raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
         for name, stream in self.streams().items():

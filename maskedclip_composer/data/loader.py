@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
-from maskedclip_composer.data.entities import build_tagger
+from maskedclip_composer.data.crops import Crops, draw_crops
+from maskedclip_composer.data.entities import build_tagger, describe_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.streams import open_streams
@@ -37,29 +38,40 @@ class Sample:
     noise: Tensor  # [patches] float32
     sample_id: int
     text: DrawnText | None
+    crops: Crops | None
 
 
 class SampleTransform:
     """Turns a record into a `Sample`; every draw comes from the generator of this access."""
 
-    def __init__(self, config: DataConfig, sampler: TextSampler | None, num_patches: int) -> None:
+    def __init__(self, config: DataConfig, sampler: TextSampler | None, grid: tuple[int, int]) -> None:
         self._config = config
         self._sampler = sampler
-        self._num_patches = num_patches
+        self._grid = grid
 
     def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
-        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
+        """Decode, crop, flip, draw the mask noise, in the paired stream a text, and last what `data.crops` adds.
+
+        Last, so that the draws of all other recipes do not depend on it.
+        """
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
-        image = random_view(
-            decode(record["image"], name=name),
-            self._config.image_size,
-            min_crop=self._config.min_crop,
-            flip=self._config.flip,
-            rng=rng,
-        )
-        noise = torch.from_numpy(rng.random(self._num_patches, dtype=np.float32))
+        config = self._config
+        photograph = decode(record["image"], name=name)
+        image = random_view(photograph, config.image_size, min_crop=config.min_crop, flip=config.flip, rng=rng)
+        noise = torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32))
         text = self._sampler(record, sample_id, rng, name=name) if self._sampler and stream == "paired" else None
-        return Sample(image=image, noise=noise, sample_id=sample_id, text=text)
+        crops = None
+        if config.crops is not None:
+            image, crops = draw_crops(
+                photograph,
+                image,
+                config.crops,
+                min_crop=config.min_crop,
+                flip=config.flip,
+                grid=self._grid,
+                rng=rng,
+            )
+        return Sample(image=image, noise=noise, sample_id=sample_id, text=text, crops=crops)
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,25 @@ class Collate:
 
 
 def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    return {
+    part = {
         "image": torch.stack([sample.image for sample in samples]),
         "noise": torch.stack([sample.noise for sample in samples]),
         "sample_id": torch.tensor([sample.sample_id for sample in samples]),
     }
+    crops = [sample.crops for sample in samples if sample.crops is not None]
+    names = ("global_crops", "local_crops", "block_mask") if crops else ()
+    return part | {name: torch.stack([getattr(crop, name) for crop in crops]) for name in names}
+
+
+def _check_local_size(config: DataConfig, grid: tuple[int, int]) -> None:
+    """Refuse local views that are not whole patches; raises UserError."""
+    patch = config.image_size // grid[0]
+    if config.crops is not None and config.crops.local_size % patch:
+        size = config.crops.local_size
+        raise UserError(
+            f"data.crops.local_size = {size}: is not divisible by the patch size {patch}; "
+            f"set it to {max(1, size // patch) * patch}"
+        )
 
 
 def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
@@ -108,14 +134,14 @@ def refuse_to_split(batch: Batch, microbatch_size: int | float) -> list[Batch]:
 
 
 def build_loader(
-    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", num_patches: int, seed: int
+    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", grid: tuple[int, int], seed: int
 ) -> DataSpec:
     """Build the training loader of this rank. Opens the streams and checks them before the first batch.
 
     Args:
         config: The streams and their augmentation.
         tokenizer: The text encoder's; None only where there is no paired stream.
-        num_patches: Patches per image, the length of the mask noise.
+        grid: Rows and columns of patches of an image.
         seed: Of the order, the augmentation, the text draws and the mask noise. A resumed run keeps its first seed.
 
     Returns:
@@ -124,6 +150,7 @@ def build_loader(
     Raises:
         UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
     """
+    _check_local_size(config, grid)
     sampler, pad_id = None, 0
     if config.paired is not None:
         if tokenizer is None:
@@ -148,7 +175,7 @@ def build_loader(
             noise_length=config.max_tokens if config.entities is not None else 0,
         )
         pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
-    transform = SampleTransform(config, sampler, num_patches)
+    transform = SampleTransform(config, sampler, grid)
     dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)
     loader = DataLoader(
         dataset,
@@ -173,7 +200,7 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
 
     Returns:
         Per stream its path, samples, shards, bytes and index.json's sha256; of the prompts of a paired stream the
-        pack's name, version and sha256.
+        pack's name, version and sha256, and so of the lexicon that finds its entities.
     """
     manifest: dict[str, dict[str, str | int]] = {
         stream.name: {
@@ -188,4 +215,6 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
     if config.paired is not None:
         pack = read_pack(config.prompts.pack)
         manifest["prompts"] = {"pack": pack.name, "version": pack.version, "sha256": pack.sha256}
+    if config.entities is not None:
+        manifest["entities"] = describe_tagger(config.entities)
     return manifest

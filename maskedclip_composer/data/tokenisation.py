@@ -12,7 +12,7 @@ from maskedclip_composer.errors import UserError
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-_CACHE_SIZE = 65_536  # texts; about 100 MB of reports
+_CACHE_SIZE = 65_536  # texts; a few kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,9 @@ class Tokenisation:
         return self._known[text]
 
     def _tokenise(self, text: str) -> Tokens:
-        options = {"return_offsets_mapping": True} if self._with_units else {}
-        encoded = self._tokenizer(text, truncation=True, max_length=self._max_tokens, **options)
+        encoded = self._tokenizer(
+            text, truncation=True, max_length=self._max_tokens, return_offsets_mapping=self._with_units
+        )
         ids = np.asarray(encoded["input_ids"], dtype=np.int32)
         if not self._with_units:
             return Tokens(ids)

@@ -42,13 +42,15 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
         ) from error
 
 
-def crop_box(height: int, width: int, min_area: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def crop_box(
+    height: int, width: int, min_area: float, rng: np.random.Generator, *, max_area: float = 1.0
+) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width) as torchvision's `RandomResizedCrop.get_params` does, from `rng`.
 
-    The area is uniform in [min_area, 1] of the image, the aspect ratio log-uniform in [3/4, 4/3].
+    The area is uniform in [min_area, max_area] of the image, the aspect ratio log-uniform in [3/4, 4/3].
     """
     for _ in range(10):
-        area = height * width * rng.uniform(min_area, 1.0)
+        area = height * width * rng.uniform(min_area, max_area)
         ratio = math.exp(rng.uniform(*_LOG_RATIO))
         crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
@@ -78,9 +80,10 @@ def random_view(
     min_crop: float,
     flip: float,
     rng: np.random.Generator,
+    max_crop: float = 1.0,
 ) -> UInt8[Tensor, "3 size size"]:
-    """Cut a random crop of at least `min_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
-    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng)
+    """Cut a crop of `min_crop` to `max_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng, max_area=max_crop)
     view = resize(image[top : top + height, left : left + width], size, size)
     # Mirrored when small: a reversed NumPy view of the crop would be copied pixel by pixel.
     return (view.flip(-1) if rng.random() < flip else view).contiguous()

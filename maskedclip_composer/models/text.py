@@ -50,7 +50,7 @@ class TextEncoder(nn.Module):
         self.encoder = encoder
         self.layers = tuple(layers)
         self.embed_dim: int = encoder.config.hidden_size
-        self.num_words: int = encoder.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportAttributeAccessIssue,reportAssignmentType]
+        self.num_words: int = encoder.config.vocab_size
         self.max_tokens: int = getattr(encoder.config, "max_position_embeddings", sys.maxsize)
 
     def forward(

@@ -1,14 +1,14 @@
 """Views: the encodings of one batch, each computed when it is first asked for and at most once."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from maskedclip_composer.models.masking import Mask, random_masking
 from maskedclip_composer.models.text import mean_tokens
-from maskedclip_composer.types import Batch, PairedPart
+from maskedclip_composer.types import Batch
 
 if TYPE_CHECKING:
     from maskedclip_composer.models.pretrain import PretrainNet
@@ -32,10 +32,14 @@ class Views:
         self.shown: dict[str, Tensor] = {}
 
     @property
-    def paired(self) -> PairedPart:
-        """The paired part; the config makes sure that objectives which ask for it have one."""
+    def paired(self) -> dict[str, Tensor]:
+        """The paired part (`PairedPart`); the config makes sure that objectives find what they ask it for."""
         assert "paired" in self._batch
-        return self._batch["paired"]
+        return cast(dict[str, Tensor], self._batch["paired"])
+
+    def of_texts(self, key: str) -> Tensor:
+        """Return what the paired part has of its distinct texts at `key`, row by row of the pairs, [pairs, tokens]."""
+        return self.paired[key][self.paired["text_index"]]
 
     @property
     def num_pairs(self) -> int:
@@ -88,7 +92,7 @@ class Views:
     @property
     def text_mask(self) -> Tensor:
         """1 on the tokens of each pair's text and 0 on padding, [pairs, tokens]."""
-        return self.paired["text_mask"][self.paired["text_index"]]
+        return self.of_texts("text_mask")
 
     @cached_property
     def text(self) -> Tensor:

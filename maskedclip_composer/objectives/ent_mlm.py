@@ -90,13 +90,12 @@ class EntityMaskedLanguageModelling(Objective):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return logits [masked, vocabulary], targets [masked] and the mean number of masked tokens of a rank."""
-        paired, index = views.paired, views.paired["text_index"]
-        ids, text_mask = paired["text_ids"][index], views.text_mask
+        ids, text_mask = views.of_texts("text_ids"), views.text_mask
         masked = mask_entities(
             ids,
-            paired["text_word"][index],
-            paired["text_entity"][index],
-            paired["text_noise"],
+            views.of_texts("text_word"),
+            views.of_texts("text_entity"),
+            views.paired["text_noise"],
             mask_token_id=self.mask_token_id,
             entity_ratio=self.config.entity_ratio,
             word_ratio=self.config.word_ratio,

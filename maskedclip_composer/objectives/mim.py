@@ -54,7 +54,7 @@ class MaskedImageModelling(Objective):
     def __init__(self, config: MimConfig, encoder: ImageEncoder):
         super().__init__(config.weight)
         self.patch_size = encoder.patch_size
-        self.target_norm = config.target_norm
+        self.target_norm: TargetNorm = config.target_norm
         self.pixel_decoder = Decoder(
             embed_dim=encoder.embed_dim,
             grid=encoder.grid,

@@ -72,9 +72,7 @@ class UnitHeads(nn.Module):
             sentences], 0 on padding; as many sentences as the report of any rank that has most.
         """
         patches = unit(self.patch_projection(views.masked[: views.num_pairs, 1:]))
-        part = views.paired
-        assert "text_sentence" in part  # the config makes sure of data.sentences
-        sentence_of_token = part["text_sentence"][part["text_index"]]
+        sentence_of_token = views.of_texts("text_sentence")
         most = int(max_over_ranks(sentence_of_token.max() + 1))
         means, mask = mean_by_sentence(views.text_tokens, sentence_of_token, max(1, most))
         sentences = unit(self.sentence_projection(means))

@@ -20,7 +20,7 @@ from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.errors import UserError
 from tests.data.conftest import CATEGORIES
 
-PATCHES = 9
+GRID, PATCHES = (3, 3), 9
 
 
 def data_config(sets: dict[str, Path], **keys) -> DataConfig:
@@ -30,7 +30,7 @@ def data_config(sets: dict[str, Path], **keys) -> DataConfig:
 
 
 def build(sets, tokenizer, seed: int = 7, **keys) -> DataSpec:
-    return build_loader(data_config(sets, **keys), tokenizer=tokenizer, num_patches=PATCHES, seed=seed)
+    return build_loader(data_config(sets, **keys), tokenizer=tokenizer, grid=GRID, seed=seed)
 
 
 def flat(batches: list) -> dict[str, torch.Tensor]:

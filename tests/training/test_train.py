@@ -52,7 +52,7 @@ def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(ove
 
 @pytest.mark.parametrize("recipe", ["mae", "clip", "mae_clip", "bridge"])
 def test_every_recipe_of_the_ablation_trains(overrides: Overrides, tmp_path: Path, recipe: str):
-    given = yaml.safe_load(Path(f"yamls/ablation/{recipe}.yaml").read_text())
+    given = yaml.safe_load(Path(f"yamls/pretrain/{recipe}.yaml").read_text())
     debug = yaml.safe_load(Path(DEBUG).read_text())
     sizes = {"mim": {"dim": 32, "depth": 1, "num_heads": 2}, "lg_clip": {"embed_dim": 32}}
     given["objectives"] = {name: own | sizes[name] for name, own in given["objectives"].items()}
