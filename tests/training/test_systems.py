@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,12 +139,12 @@ class Stop(Callback):
 @pytest.mark.parametrize("system", ["flip", "dinov2", "mmclip", "mlip"])
 def test_a_system_resumes_exactly(system: str, synthetic: Path, tmp_path: Path):
     steps = ("trainer.max_duration=6ba", "checkpoint.interval=2ba", "tracking.mlflow=false")
-    build: Callable[[str], TrainConfig] = lambda name: config_of(system, synthetic, tmp_path / name, *steps)
-    whole = train(build("whole"))
+    run, interrupted, resumed = (config_of(system, synthetic, tmp_path / name, *steps) for name in ("a", "b", "b"))
+    whole = train(run)
     with pytest.raises(KeyboardInterrupt):
-        train(build("broken"), Stop(5))
-    assert not (tmp_path / "broken" / "debug" / system / "encoder.safetensors").exists()
-    broken = train(build("broken"))
+        train(interrupted, Stop(5))
+    assert not (interrupted.run_folder / "encoder.safetensors").exists()
+    broken = train(resumed)
     states = [read_checkpoint(run / "checkpoints" / "latest-rank0.pt")["state"] for run in (whole, broken)]
     for part in ("model", "optimizers"):
         assert equal(states[0][part], states[1][part]), part
