@@ -20,8 +20,9 @@ _BLUR, _SOLARIZE = (1.0, 0.1, 0.5), (0.0, 0.2, 0.0)
 class CropConfig:
     """Multi-crop views, for dinov2.
 
-    Global views are crops of at least `data.min_crop` of the area, at `data.image_size`; the first of them is the view
-    that other objectives see.
+    The defaults are DINOv2's (arXiv 2304.07193), with `data.min_crop: 0.32`. Global views are crops of at least
+    `data.min_crop` of the area, at `data.image_size`; the first of them is the view that other objectives see, which is
+    distorted as well.
 
     Attributes:
         global_count: Global views.
@@ -88,6 +89,10 @@ def draw_crops(
 ) -> tuple[Tensor, Crops]:
     """Return the first global view, distorted, and all that belongs to it.
 
+    In the style of DINOv2 (arXiv 2304.07193). Deviation: each global view draws for itself whether and how much of it
+    is hidden, so that a sample does not depend on its batch; the released training masks exactly half of a batch's
+    views, in shares that are spread evenly over the range.
+
     Args:
         image: The whole photograph.
         first: Its first global view, as other recipes have it.
@@ -135,4 +140,4 @@ def _distort(view: Tensor, kind: int, config: CropConfig, rng: np.random.Generat
 
 def _draw_mask(grid: tuple[int, int], config: CropConfig, rng: np.random.Generator) -> np.ndarray:
     share = rng.uniform(config.mask_min, config.mask_max) if rng.random() < config.mask_probability else 0.0
-    return block_mask(grid, int(grid[0] * grid[1] * share), rng)
+    return block_mask(grid, round(grid[0] * grid[1] * share), rng)

@@ -50,7 +50,10 @@ class SampleTransform:
         self._grid = grid
 
     def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
-        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
+        """Decode, crop, flip, draw the mask noise, in the paired stream a text, and last what `data.crops` adds.
+
+        Last, so that the draws of all other recipes do not depend on it.
+        """
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
         config = self._config
         photograph = decode(record["image"], name=name)
@@ -102,6 +105,17 @@ def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
     return part | {name: torch.stack([getattr(crop, name) for crop in crops]) for name in names}
 
 
+def _check_local_size(config: DataConfig, grid: tuple[int, int]) -> None:
+    """Refuse local views that are not whole patches; raises UserError."""
+    patch = config.image_size // grid[0]
+    if config.crops is not None and config.crops.local_size % patch:
+        size = config.crops.local_size
+        raise UserError(
+            f"data.crops.local_size = {size}: is not divisible by the patch size {patch}; "
+            f"set it to {max(1, size // patch) * patch}"
+        )
+
+
 def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
     """Count the images of both parts. Composer adds them up over the ranks and resumes at that position."""
     return sum(len(part["image"]) for part in batch.values())
@@ -136,6 +150,7 @@ def build_loader(
     Raises:
         UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
     """
+    _check_local_size(config, grid)
     sampler, pad_id = None, 0
     if config.paired is not None:
         if tokenizer is None:

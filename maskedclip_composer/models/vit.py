@@ -125,6 +125,8 @@ class ImageEncoder(nn.Module):
         """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""
         vit = self.vit
         assert vit.pos_embed is not None
+        if images.shape[-2] % self.patch_size or images.shape[-1] % self.patch_size:
+            raise ValueError(f"images of {tuple(images.shape[-2:])} pixels have no whole patches of {self.patch_size}")
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         if grid == tuple(self.grid):
             return vit.patch_embed(images), vit.pos_embed[:, 1:]

@@ -37,6 +37,8 @@ def refuse_idle(sweep: SweepConfig) -> None:
 
 def _has_section(run: SweepRunConfig, override: str) -> bool:
     node: Any = _recipe(run.recipe, run.overrides)
+    if node is None:
+        return True
     cls: Any = TrainConfig
     for name in override.partition("=")[0].split(".")[:-1]:
         hint = get_type_hints(cls).get(name)
@@ -51,8 +53,8 @@ def _has_section(run: SweepRunConfig, override: str) -> bool:
 
 
 def _recipe(path: str, overrides: Sequence[str]) -> Any:
-    """Return the recipe as it is written; nothing where it cannot be read, which is told when it is loaded."""
+    """Return the recipe as it is written; None where it cannot be read, which is told when it is loaded."""
     try:
         return OmegaConf.merge(OmegaConf.load(Path(path)), OmegaConf.from_dotlist(list(overrides)))
     except Exception:  # OmegaConf's, yaml's and the system's own kinds
-        return OmegaConf.create()
+        return None

@@ -66,6 +66,14 @@ def test_a_text_without_entity_loses_whole_words():
     assert hidden[0].nonzero().flatten().tolist() == [1, 2, 4, 5]
 
 
+def test_only_which_numbers_are_equal_matters():
+    """A tokenizer that cuts long texts at their start keeps words of high numbers."""
+    noise = torch.rand(50, 10)
+    far = [[number * 1000 + 7 if number >= 0 else -1 for number in numbers] for numbers in (WORD, ENTITY)]
+    assert torch.equal(mask([far[0]] * 50, [far[1]] * 50, noise), mask([WORD] * 50, [ENTITY] * 50, noise))
+    assert torch.equal(mask([far[0]] * 50, [NONE] * 50, noise), mask([WORD] * 50, [NONE] * 50, noise))
+
+
 def test_special_tokens_and_padding_stay():
     for entity in (ENTITY, NONE):
         hidden = mask([WORD], [entity], [[0.0] * 10], entity_ratio=1.0, word_ratio=1.0)

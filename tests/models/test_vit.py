@@ -100,3 +100,55 @@ def test_sizes_follow_the_config():
 def test_what_cannot_be_an_encoder_is_refused(name, size, patch, pretrained, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
         build_vit(name, size, patch, pretrained=pretrained)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 40), (16, 64)])  # the last has the encoder's 16 patches
+def test_an_image_of_another_size_is_encoded_as_by_timm(image_encoder, height, width):
+    twin = timm.create_model(
+        "test_vit", num_classes=0, img_size=IMAGE_SIZE, patch_size=PATCH_SIZE, dynamic_img_size=True
+    )
+    twin.load_state_dict(image_encoder.vit.state_dict(), strict=True)
+    images = torch.randn(2, 3, height, width)
+    tokens = image_encoder(images)
+    assert tokens.shape == (2, 1 + (height // PATCH_SIZE) * (width // PATCH_SIZE), 64)
+    torch.testing.assert_close(tokens, twin.forward_features(images), atol=1e-5, rtol=1e-5)
+
+
+def test_an_image_that_is_not_of_whole_patches_is_refused(image_encoder):
+    with pytest.raises(ValueError, match=r"images of \(20, 20\) pixels have no whole patches of 8"):
+        image_encoder(torch.randn(1, 3, 20, 20))
+
+
+def test_learnt_positions_learn_from_images_of_another_size():
+    encoder = build_image_encoder(ImageEncoderConfig(name="test_vit", patch_size=PATCH_SIZE), IMAGE_SIZE)
+    encoder.vit.pos_embed.requires_grad_()
+    encoder(torch.randn(1, 3, 16, 16)).square().sum().backward()
+    assert encoder.vit.pos_embed.grad.abs().sum(dim=-1).min() > 0
+
+
+def test_a_hidden_patch_is_the_mask_token_at_its_position(image_encoder):
+    images, token = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE), torch.randn(1, 1, 64)
+    hidden = torch.zeros(2, NUM_PATCHES, dtype=torch.bool)
+    hidden[0, [1, 6]] = True
+    tokens = image_encoder(images, block_mask=hidden, mask_token=token)
+
+    vit = image_encoder.vit
+    patches = vit.patch_embed(images)
+    patches[0, 1] = patches[0, 6] = token.flatten()
+    expected = torch.cat([vit.cls_token.expand(2, -1, -1), patches], dim=1) + vit.pos_embed
+    torch.testing.assert_close(tokens, vit.norm(vit.blocks(vit.norm_pre(expected))))
+
+    changed = images.clone()
+    changed[0, :, :8, 8:16] = 9  # the pixels of patch 1
+    assert torch.equal(image_encoder(changed, block_mask=hidden, mask_token=token), tokens)
+    changed[0, :, :8, 16:24] = 9
+    assert not torch.equal(image_encoder(changed, block_mask=hidden, mask_token=token), tokens)
+
+
+def test_without_a_hidden_patch_the_mask_token_changes_nothing_and_has_a_gradient_of_zero(image_encoder):
+    images, token = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE), torch.randn(1, 1, 64, requires_grad=True)
+    tokens = image_encoder(images, block_mask=torch.zeros(2, NUM_PATCHES, dtype=torch.bool), mask_token=token)
+    assert torch.equal(tokens, image_encoder(images))
+    tokens.sum().backward()
+    assert token.grad is not None
+    assert token.grad.abs().sum() == 0

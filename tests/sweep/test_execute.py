@@ -35,11 +35,17 @@ def job(tmp_path: Path) -> Callable[..., Job]:
     return build
 
 
+def table(told: str) -> dict[str, str]:
+    """Return the outcome of each row."""
+    lines = [line.split("  ") for line in told.splitlines() if not line.startswith(" ")]
+    return {parts[0]: "".join(parts[1:]) for parts in lines if len(parts) > 2}
+
+
 def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_have_their_turn(job, capsys):
     jobs = [job("a"), job("b", BAD), job("c"), job("d", BAD, is_done=True), job("evaluation", BAD)]
     assert execute(jobs, again="the command") == 1
     told = capsys.readouterr().out
-    rows = {line.split()[0]: line for line in told.splitlines() if line}
+    rows = table(told)
     assert "done in 0:00:0" in rows["a"]
     assert "FAILED with status 2" in rows["b"]
     assert "done in" in rows["c"]
@@ -76,7 +82,7 @@ def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, 
     assert execute(jobs, again="the command") == INTERRUPTED
     assert time.monotonic() - start < 30
     told = capsys.readouterr().out
-    rows = {line.split()[0]: line for line in told.splitlines() if line}
+    rows = table(told)
     assert "done in" in rows["a"]
     assert "stopped" in rows["b"]
     assert "not started" in rows["c"]

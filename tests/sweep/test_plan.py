@@ -11,7 +11,7 @@ from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.sweep.__main__ import main
-from maskedclip_composer.sweep.config import SweepConfig
+from maskedclip_composer.sweep.config import SweepConfig, SweepRunConfig
 from maskedclip_composer.sweep.plan import plan
 
 TABLE2 = "yamls/sweeps/table2.yaml"
@@ -91,6 +91,31 @@ def test_a_wrong_sweep(override: str, message: str):
     with pytest.raises(UserError) as error:
         load(override)
     assert message in str(error.value)
+
+
+def test_shared_settings_concern_the_recipes_that_have_their_section():
+    shared = ["data.paired.remote=p", "data.unpaired.remote=u", "data.flip=0.1", "objectives.mim.weight=2"]
+    jobs = plan(load("evaluate=null", f"shared=[{','.join(shared)}]"))
+    assert all({shared[0], shared[2]} <= set(job.arguments) for job in jobs)
+    for override in (shared[1], shared[3]):
+        assert [job.name for job in jobs if override in job.arguments] == ["mae", "mae_clip", "bridge", "maskedclip"]
+
+
+def test_a_shared_setting_that_concerns_nothing_is_refused():
+    with pytest.raises(UserError, match=r"shared: data\.crops\.local_size=16 concerns no recipe"):
+        plan(load("shared=[data.crops.local_size=16]"))
+    # A recipe that cannot be read says so itself.
+    with pytest.raises(UserError, match=r"^runs\.a: nowhere\.yaml does not exist"):
+        plan(
+            SweepConfig(
+                name="a", shared=["data.crops.local_size=16"], runs={"a": SweepRunConfig(recipe="nowhere.yaml")}
+            )
+        )
+
+
+def test_the_sweep_of_all_systems_is_sound():
+    jobs = plan(load_config(SweepConfig, "yamls/sweeps/debug.yaml", ["evaluate=null"]))
+    assert {job.name for job in jobs} == {path.stem for path in Path("yamls/pretrain").glob("*.yaml")}
 
 
 def test_no_runs(tmp_path: Path):
