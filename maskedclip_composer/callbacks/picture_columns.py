@@ -54,7 +54,7 @@ class Scale:
     """The colours of a heat map; values outside are drawn as the nearest end.
 
     Attributes:
-        label: What the values are.
+        label: What the values are; empty where `ticks` say it.
         low: Value of the first colour.
         high: Value of the last colour.
         colours: A colour map of matplotlib.
@@ -187,7 +187,7 @@ def phi_map(step: Step) -> Map | None:
 # Scales of cosines are fixed so that pictures of different epochs compare.
 COSINE = Scale("cosine", 0, 1, has_lower=True)
 # Scores rank the patches of one image: their size differs between images, and with the kind of score.
-SCORE = Scale("score in its image", 0, 1, ticks={0: "lowest", 1: "highest"})
+SCORE = Scale("", 0, 1, ticks={0: "lowest\nof image", 1: "highest\nof image"})
 
 COLUMNS: list[Callable[[Step], list[Column]]] = [mim_columns, att_mim_columns, mfd_columns, patch_sentence_columns]
 MAPS: list[Callable[[Step], Map | None]] = [phi_map]
