@@ -40,15 +40,16 @@ _WHAT = {
 class ObjectivesConfig:
     """Which losses are on: a key that is present switches its objective on, also as `{}`.
 
-    Adding an objective is one file and one line here; the losses are added up in this order.
+    Adding an objective is one file and one line here; the losses are added up in this order. Objectives that learn a
+    joint space of images and texts stand before those that look something up in it.
     """
 
     mim: MimConfig | None = None
     lg_clip: LgClipConfig | None = None
     mfd: MfdConfig | None = None
+    integrity_clip: IntegrityClipConfig | None = None
     att_mim: AttMimConfig | None = None
     ent_mlm: EntMlmConfig | None = None
-    integrity_clip: IntegrityClipConfig | None = None
     patch_sentence: PatchSentenceConfig | None = None
     dinov2: Dinov2Config | None = None
 
@@ -58,9 +59,16 @@ class ObjectivesConfig:
         return {name: value for name, value in values.items() if value is not None}
 
     def __post_init__(self):
-        if not self.present():
+        present = self.present()
+        if not present:
             raise UserError("objectives is empty: nothing would be learnt.\nSwitch one on, for example `mim: {}`.")
-        if self.mfd is not None and not any(config.trains_bridge for config in self.present().values()):
+        lonely = [name for name, config in present.items() if config.needs_joint_space]
+        if lonely and not any(config.is_two_tower for config in present.values()):
+            raise UserError(
+                f"objectives.{lonely[0]} needs a space in which images and texts are aligned, and no objective learns "
+                "one.\nAdd `lg_clip: {weight: 1.0}`, or integrity_clip."
+            )
+        if self.mfd is not None and not any(config.trains_bridge for config in present.values()):
             raise UserError(
                 "objectives.mfd is on without an objective that trains the bridge, whose features it distils.\n"
                 "Add `lg_clip: {}` or remove mfd."
@@ -144,6 +152,12 @@ class TrainConfig:
                     f"data.{key} is given, but no objective reads {_WHAT[key]} (objectives: {names}).\n"
                     f"Remove data.{key}, or add an objective that does."
                 )
+        images = sum(stream.batch_size for stream in self.data.streams().values())
+        if self.objectives.dinov2 is not None and self.objectives.dinov2.koleo_weight and images < 2:
+            raise UserError(
+                "objectives.dinov2.koleo_weight: one image a step has no neighbour to be spread from.\n"
+                "Raise data.*.batch_size, or set objectives.dinov2.koleo_weight=0."
+            )
         if self.bridge.depth > 0 and not any(objective.trains_bridge for objective in objectives.values()):
             raise UserError(
                 f"bridge.depth={self.bridge.depth}, but no objective trains the bridge (objectives: {names}).\n"

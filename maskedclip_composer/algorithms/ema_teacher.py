@@ -1,7 +1,7 @@
 """The teacher: a momentum copy of the student's image branch."""
 
 import torch
-from composer.core import Algorithm, Event, State
+from composer.core import Algorithm, Event, State, TimeUnit
 from composer.loggers import Logger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -59,8 +59,13 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 def progress(state: State) -> float:
     """Return the share of the training steps that are done, 0 to 1."""
-    done = state.get_elapsed_duration()
-    return 0.0 if done is None else min(1.0, float(done.value))
+    now, end = state.timestamp, state.max_duration
+    assert end is not None
+    done = float(now.get(end.unit).value)
+    if end.unit == TimeUnit.EPOCH and state.dataloader_len is not None:
+        # Composer's own share of a run in epochs stands still within an epoch.
+        done += now.batch_in_epoch.value / state.dataloader_len.value
+    return min(1.0, done / end.value)
 
 
 def unwrap(model: nn.Module) -> MaskedCLIP:

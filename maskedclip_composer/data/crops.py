@@ -59,7 +59,7 @@ class CropConfig:
             ("local_max_crop", self.local_max_crop <= 1, "at most 1, a share of the image's area"),
             ("jitter", 0 <= self.jitter <= 1, "a probability, 0 to 1"),
             ("gray", 0 <= self.gray <= 1, "a probability, 0 to 1"),
-            ("mask_probability", 0 <= self.mask_probability <= 1, "a probability, 0 to 1"),
+            ("mask_probability", 0 < self.mask_probability <= 1, "a probability above 0"),
             ("mask_min", 0 < self.mask_min <= self.mask_max, "above 0, at most mask_max"),
             ("mask_max", self.mask_max < 1, "below 1, a share of the patches"),
         )

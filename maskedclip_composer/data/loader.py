@@ -69,7 +69,7 @@ class SampleTransform:
                 min_crop=config.min_crop,
                 flip=config.flip,
                 grid=self._grid,
-                rng=rng,
+                rng=rng.spawn(1)[0],  # of their own: what is drawn for texts changes no crop
             )
         return Sample(image=image, noise=noise, sample_id=sample_id, text=text, crops=crops)
 

@@ -36,7 +36,9 @@ def recipe(folder: Path) -> dict[str, bool]:
     """Return which parts of MaskedCLIP a run had; nothing for a system with objectives of its own."""
     config = load_config(TrainConfig, str(folder / "config.yaml"), [])
     objectives = config.objectives.present()
-    if not objectives.keys() <= {"mim", "lg_clip", "mfd"}:
+    lg_clip, layers = config.objectives.lg_clip, list(config.text_encoder.layers)
+    in_another_style = lg_clip is not None and (lg_clip.patches != "whole" or layers != [-1])  # FLIP's, FLAIR's
+    if in_another_style or not objectives.keys() <= {"mim", "lg_clip", "mfd"}:
         return {}
     return {name: name in objectives for name in ("mim", "lg_clip", "mfd")} | {"bridge": config.bridge.depth > 0}
 

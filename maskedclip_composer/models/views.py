@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskedclip_composer.models.masking import Mask, random_masking
@@ -30,6 +31,7 @@ class Views:
         parts: list[dict[str, Any]] = [part for part in (batch.get("paired"), batch.get("unpaired")) if part]  # pyright: ignore[reportAssignmentType]
         self._parts = parts
         self.shown: dict[str, Tensor] = {}
+        self._space: tuple[Tensor, Tensor] | None = None
 
     @property
     def paired(self) -> dict[str, Tensor]:
@@ -136,6 +138,23 @@ class Views:
         """Return the similarity of `hidden` [masked, text_dim] to every word of E_T, [masked, vocabulary]."""
         assert self._net.text_encoder is not None
         return self._net.text_encoder(words_of=hidden)
+
+    def offer_space(self, image_projection: Tensor, text_projection: Tensor) -> None:
+        """Leave the weights, [embed_dim, dim] each, that take patches of B and tokens of E_T to a joint space."""
+        self._space = image_projection.detach().clone(), text_projection.detach().clone()
+
+    @torch.no_grad()
+    def in_joint_space(self, patches: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E_I's patches and E_T's tokens where images and texts are aligned, in float32 without gradient.
+
+        The space is that of the two-tower objective of the run, which comes before all that ask for it.
+        """
+        if self._space is None:
+            raise RuntimeError("no objective before this one aligns images with texts")
+        image_projection, text_projection = self._space
+        with torch.autocast(patches.device.type, enabled=False):
+            images = F.linear(self.bridge(patches.detach().float()), image_projection.float())
+            return images, F.linear(tokens.detach().float(), text_projection.float())
 
     def show(self, name: str, values: Tensor) -> None:
         """Leave something to be drawn, [images of this rank, ...] or of any shape that the picture expects."""

@@ -39,7 +39,7 @@ class AttMimConfig(ObjectiveConfig):
             input encodes the visible patches anew, a second pass through the encoder.
         template: Sentence around a disease's name, for the images without text.
         diseases: Names that stand in the template; null takes the categories of `data.prompts`.
-        dim: Width of the decoder, and of the space in which patches and tokens are compared.
+        dim: Width of the decoder.
         depth: Blocks of the decoder.
         num_heads: Attention heads of the decoder.
         target_norm: As in mim.
@@ -47,6 +47,7 @@ class AttMimConfig(ObjectiveConfig):
 
     key: ClassVar[str] = "att_mim"
     needs: ClassVar[frozenset[str]] = frozenset({"paired"})
+    needs_joint_space: ClassVar[bool] = True
     uses_unpaired: ClassVar[bool] = True
 
     score: Literal["text_to_image", "responsive_cosine"] = "text_to_image"
@@ -155,13 +156,12 @@ class AttentionMaskedImageModelling(Objective):
         decoded: list[tuple[Tensor, Mask, Tensor]] = []
         if pairs:
             valid = (views.text_mask > 0) & ~torch.isin(views.of_texts("text_ids"), self.special_ids)
-            text = self.embed_text(views.text_tokens)
-            whole = views.whole_paired
+            text, whole = views.text_tokens, views.whole_paired
             decoded.append(self._decode(views, whole, images[:pairs], noise[:pairs], text, views.text_mask, valid))
         if pairs < len(images):
             prompts = mean_tokens(views.encode_text(self.prompt_ids, self.prompt_mask), self.prompt_mask)
-            text = self.embed_text(prompts).expand(len(images) - pairs, -1, -1)
-            valid = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+            text = prompts[None]  # the same of all images: mapped once, then expanded
+            valid = torch.ones(len(images) - pairs, len(prompts), dtype=torch.bool, device=text.device)
             if self.config.mask_stage == "feature":
                 whole = views.whole_unpaired
             else:  # this pass only finds the visible patches; not the views' own, which others may want to train
@@ -183,19 +183,23 @@ class AttentionMaskedImageModelling(Objective):
         whole: Tensor,
         images: Tensor,
         noise: Tensor,
-        text: Tensor,
+        text_tokens: Tensor,
         text_mask: Tensor,
         text_valid: Tensor,
     ) -> tuple[Tensor, Mask, Tensor]:
         """Return prediction, mask and scores of one stream's images [images, patches, ...]."""
         config = self.config
         patches = self.embed_image(whole[:, 1:])
+        text = self.embed_text(text_tokens).expand(len(images), -1, -1)
         # Patches of one image are much alike: rounded to bfloat16 many would score the same.
+        # The maps above learn to reconstruct; only in the space of the contrastive loss is a patch near what it shows.
+        image_part, text_part = views.in_joint_space(whole, text_tokens)
+        text_part = text_part.expand(len(images), -1, -1)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             if config.score == "text_to_image":
-                scores = text_to_image_score(patches, text, text_valid, config.attention_temperature)
+                scores = text_to_image_score(image_part[:, 1:], text_part, text_valid, config.attention_temperature)
             else:
-                scores = responsive_cosine_score(patches, text, text_valid)
+                scores = responsive_cosine_score(image_part[:, 1:], text_part, text_valid)
         mask = score_masking(scores, noise, config.mask_ratio, config.explore)
         if config.mask_stage == "input":
             visible = self.embed_image(views.encode_images(images, mask.ids_keep)[:, 1:])

@@ -83,6 +83,7 @@ class ObjectiveConfig(ABC):
         trains_bridge: Whether the bridge receives a gradient.
         needs_teacher: Whether it reads features of the momentum teacher.
         is_two_tower: Whether it is a `TwoTower`: images and texts meet in one space.
+        needs_joint_space: Whether it looks something up in the space of a two-tower objective.
         weight: Factor of the loss in the total.
     """
 
@@ -92,6 +93,7 @@ class ObjectiveConfig(ABC):
     trains_bridge: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     is_two_tower: ClassVar[bool] = False
+    needs_joint_space: ClassVar[bool] = False
 
     weight: float = 1.0
 

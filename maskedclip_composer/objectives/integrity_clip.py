@@ -75,6 +75,7 @@ class IntegrityClip(Objective):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return features [pairs, embed_dim], labels and integrities [pairs] of all ranks' pairs, and the scale."""
+        views.offer_space(self.image_projection.weight, self.text_projection.weight)
         tokens = views.bridge(views.masked[: views.num_pairs])
         visible = 1 - views.mask.mask[: views.num_pairs]
         # A sum of products and no matrix product, which autocast would round to bfloat16.

@@ -68,6 +68,7 @@ class LabelGuidedClip(Objective):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return L2-normalised features [pairs, embed_dim], labels [pairs] of all ranks' pairs, and the logit scale."""
+        views.offer_space(self.image_projection.weight, self.text_projection.weight)
         image = views.image if self.patches == "whole" else views.bridge(views.masked[: views.num_pairs])
         return {
             "image_features": gather_with_gradient(self.embed_images(image)),

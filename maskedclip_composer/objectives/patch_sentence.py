@@ -27,7 +27,7 @@ class PatchSentenceConfig(ObjectiveConfig):
 
     Attributes:
         mode: contrast tells an image's report among all reports; align draws an image to its own report alone, which
-            needs another objective beside it, or all features become equal.
+            needs a contrastive objective beside it, or all features become equal.
         embed_dim: Width of the space in which patches and sentences are compared.
         epsilon: Strength of the entropy in the transport.
         iterations: Most rounds of Sinkhorn's algorithm.
@@ -42,6 +42,11 @@ class PatchSentenceConfig(ObjectiveConfig):
     epsilon: float = 0.1
     iterations: int = 50
     temperature: float = 0.07
+
+    @property
+    def needs_joint_space(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Alone, align has no negatives."""
+        return self.mode == "align"
 
     def __post_init__(self):
         super().__post_init__()

@@ -78,8 +78,11 @@ def _table(jobs: Sequence[Job], outcomes: dict[str, str]) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Take SIGTERM, which schedulers send, for Ctrl-C, and let the commands hear Ctrl-C also behind nohup."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Take SIGTERM of schedulers and SIGHUP of a closed terminal for Ctrl-C, but let nohup keep the latter away."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

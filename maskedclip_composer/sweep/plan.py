@@ -77,6 +77,10 @@ def _training(sweep: SweepConfig, name: str) -> Job:
     own = [f"run_name={name}", f"output={sweep.folder}", "trainer.progress_bar=false"]
     overrides = [*own, *shared_with(sweep, run), *run.overrides]
     config = load_config(TrainConfig, run.recipe, overrides)
+    if config.run_name != name:
+        raise UserError(
+            f"{name} is read as the value {config.run_name} by yaml.\nChoose a name that begins with a letter."
+        )
     folder = config.run_folder
     if (folder / "encoder.safetensors").exists() or (folder / "checkpoints" / "latest-rank0.pt").exists():
         refuse_other_settings(config)

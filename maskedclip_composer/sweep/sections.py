@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from maskedclip_composer.config import TrainConfig
+from maskedclip_composer.config import ObjectivesConfig, TrainConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.sweep.config import SweepConfig, SweepRunConfig
 
@@ -40,9 +40,13 @@ def _has_section(run: SweepRunConfig, override: str) -> bool:
     if node is None:
         return True
     cls: Any = TrainConfig
+    if override.startswith("teacher."):  # null there means the defaults, wherever an objective has a teacher
+        known = get_type_hints(ObjectivesConfig)
+        names = [name for name in node.get("objectives") or {} if name in known]
+        return any(_dataclass_of(known[name]).needs_teacher for name in names)
     for name in override.partition("=")[0].split(".")[:-1]:
         hint = get_type_hints(cls).get(name)
-        part = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
+        part = _dataclass_of(hint)
         if part is None:
             return True  # a plain value or an unknown key, which the recipe's own check names
         node = node.get(name) if isinstance(node, DictConfig) else None
@@ -50,6 +54,10 @@ def _has_section(run: SweepRunConfig, override: str) -> bool:
             return False
         cls = part
     return True
+
+
+def _dataclass_of(hint: Any) -> Any:
+    return next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
 
 
 def _recipe(path: str, overrides: Sequence[str]) -> Any:

@@ -82,7 +82,7 @@ def test_hidden_shares_are_within_their_bounds_and_have_their_chance():
     assert 20 <= min(hidden) < 25  # 10 % of 196 patches
     assert 93 < max(hidden) <= 98  # 50 %
     assert np.mean(hidden) == pytest.approx(0.3 * 196, abs=5)
-    assert not draw(mask_probability=0.0)[1].block_mask.any()
+    assert not draw(mask_probability=1e-9)[1].block_mask.any()
     exact = draw(mask_probability=1.0, mask_min=0.25, mask_max=0.25)[1].block_mask
     assert exact.sum(dim=1).tolist() == [4, 4]
 

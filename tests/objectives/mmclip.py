@@ -6,7 +6,7 @@ from transformers import BertTokenizerFast
 from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import TextEncoder
-from maskedclip_composer.objectives.base import ObjectiveConfig, Parts
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
 from tests import tiny
 
 CLS, SEP = 2, 3
@@ -23,9 +23,28 @@ def parts(tokenizer: BertTokenizerFast, seed: int = 0) -> Parts:
     )
 
 
+class JointSpace(Objective):
+    """Stands for a two-tower objective: offers its space, and learns nothing, also without pairs."""
+
+    loss = staticmethod(lambda nothing: nothing)
+
+    def __init__(self):
+        super().__init__(1.0)
+        generator = torch.Generator().manual_seed(8)
+        self.register_buffer("image", torch.randn(16, 64, generator=generator))
+        self.register_buffer("text", torch.randn(16, tiny.TEXT_DIM, generator=generator))
+
+    def forward(self, views):
+        views.offer_space(self.image, self.text)
+        return {"nothing": self.image.new_zeros(())}
+
+
 def net(tokenizer: BertTokenizerFast, *configs: ObjectiveConfig) -> PretrainNet:
     built = parts(tokenizer)
-    objectives = {config.key: config.build(built) for config in configs}
+    objectives: dict[str, Objective] = {}
+    if not any(config.is_two_tower for config in configs):
+        objectives["joint_space"] = JointSpace()
+    objectives |= {config.key: config.build(built) for config in configs}
     branch = ImageBranch(built.image_encoder, BridgeConfig(depth=0), "auto")
     return PretrainNet(branch, built.text_encoder, objectives, mask_ratio=0.75, with_teacher=False)
 

@@ -11,6 +11,7 @@ from maskedclip_composer.models.score_masking import responsive_cosine_score, te
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
+from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mim import patchify
 from tests import tiny
 from tests.objectives import mmclip
@@ -58,21 +59,35 @@ def test_outputs_are_the_arguments_of_the_loss_and_the_scores_are_shown(tokenize
 def test_scores_compare_patches_with_words_and_unpaired_ones_with_diseases(tokenizer, score):
     net = mmclip.net(tokenizer, config(score=score))
     batch = mmclip.batch()
-    objective, part = net.objectives["att_mim"], batch["paired"]
+    part = batch["paired"]
     ids = part["text_ids"][part["text_index"]]
     words = (ids >= 5) & (part["text_mask"][part["text_index"]] > 0)  # neither [CLS], [SEP] nor padding
-    text = objective.embed_text(net.text_encoder(ids, part["text_mask"][part["text_index"]]))
+    space = net.objectives["joint_space"]
+    text = net.text_encoder(ids, part["text_mask"][part["text_index"]]) @ space.text.T
     prompts = tokenizer(["There is glaucoma.", "There is fundus."], padding=True, return_tensors="pt")
     means = mean_tokens(net.text_encoder(prompts["input_ids"], prompts["attention_mask"]), prompts["attention_mask"])
-    diseases = objective.embed_text(means).expand(4, -1, -1)
+    diseases = (means @ space.text.T).expand(4, -1, -1)
     rows = []
     for name, tokens, valid in [("paired", text, words), ("unpaired", diseases, torch.ones(4, 2, dtype=torch.bool))]:
-        patches = objective.embed_image(net.branch.image_encoder(net.normalise(batch[name]["image"]))[:, 1:])
+        patches = net.branch.image_encoder(net.normalise(batch[name]["image"]))[:, 1:] @ space.image.T
         if score == "text_to_image":
             rows.append(text_to_image_score(patches, tokens, valid, 0.1))
         else:
             rows.append(responsive_cosine_score(patches, tokens, valid))
     torch.testing.assert_close(net(batch)["shown"]["att_mim_score"], torch.cat(rows))
+
+
+def test_patches_are_ranked_where_the_contrastive_loss_has_aligned_them(tokenizer):
+    """The maps into the decoder learn to reconstruct: what they are must not change a score."""
+    net, batch = mmclip.net(tokenizer, LgClipConfig(embed_dim=16), config()), mmclip.batch()
+    before = net(batch)["shown"]["att_mim_score"]
+    with torch.no_grad():
+        net.objectives["att_mim"].embed_text.weight.normal_()
+        net.objectives["att_mim"].embed_image.weight.normal_()
+    assert torch.equal(net(batch)["shown"]["att_mim_score"], before)
+    with torch.no_grad():
+        net.objectives["lg_clip"].image_projection.weight.normal_()
+    assert not torch.allclose(net(batch)["shown"]["att_mim_score"], before)
 
 
 def test_half_of_the_patches_are_hidden_and_most_of_them_score_high(tokenizer):

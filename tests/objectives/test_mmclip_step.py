@@ -67,12 +67,14 @@ def patch_of(image: Tensor, index: int) -> Tensor:
     return image[0, :, row * size : (row + 1) * size, column * size : (column + 1) * size].permute(1, 2, 0).flatten()
 
 
-def error_of_image(net: PretrainNet, image: Tensor, noise: Tensor, text: Tensor, words: Tensor) -> float:
+def error_of_image(net: PretrainNet, image: Tensor, noise: Tensor, tokens_of_text: Tensor, words: Tensor) -> float:
     """Hide patches of one image [1, 3, size, size], reconstruct them with its text [tokens, dim], return the error."""
+    space, text = net.objectives["joint_space"], net.objectives["att_mim"].embed_text(tokens_of_text)
     objective, encoder = net.objectives["att_mim"], net.branch.image_encoder
     config = objective.config
     patches = objective.embed_image(encoder(image)[0, 1:])
-    one = patches[None], text[words][None], torch.ones(1, int(words.sum()), dtype=torch.bool)
+    joint = encoder(image)[:, 1:] @ space.image.T, (tokens_of_text @ space.text.T)[words][None]
+    one = *joint, torch.ones(1, int(words.sum()), dtype=torch.bool)
     scores = text_to_image_score(*one, 0.3) if config.score == "text_to_image" else responsive_cosine_score(*one)
     hidden = hidden_patches(scores[0].tolist(), noise.tolist())
     visible = [i for i in range(tiny.NUM_PATCHES) if i not in hidden]
@@ -85,16 +87,16 @@ def error_of_image(net: PretrainNet, image: Tensor, noise: Tensor, text: Tensor,
 
 
 def attention_masked_step(net: PretrainNet, tokenizer: BertTokenizerFast, batch) -> float:
-    objective, total = net.objectives["att_mim"], 0.0
+    total = 0.0
     paired, unpaired = batch["paired"], batch["unpaired"]
     for pair in range(len(paired["image"])):
         ids = text_of(paired, pair, "text_ids")
-        text = objective.embed_text(encode_text(net, ids))
+        text = encode_text(net, ids)
         words = torch.tensor([number not in tokenizer.all_special_ids for number in ids.tolist()])
         image = image_of(net, paired, pair)
         total += error_of_image(net, image, paired["noise"][pair], text, words) / len(paired["image"])
     prompts = [tokenizer(f"There is {name}.", return_tensors="pt")["input_ids"][0] for name in DISEASES]
-    diseases = torch.stack([objective.embed_text(encode_text(net, ids).mean(dim=0)) for ids in prompts])
+    diseases = torch.stack([encode_text(net, ids).mean(dim=0) for ids in prompts])
     for index in range(len(unpaired["image"])):
         image = image_of(net, unpaired, index)
         every = torch.ones(len(DISEASES), dtype=torch.bool)
