@@ -87,6 +87,11 @@ class DataConfig:
         for key in ("join_texts", "entities", "sentences"):
             if getattr(self, key) and self.paired is None:
                 raise UserError(f"data.{key}: is of texts, but data.paired is not given; remove it or add data.paired")
+        if self.crops is not None and self.crops.local_size > self.image_size:
+            raise UserError(
+                f"data.crops.local_size = {self.crops.local_size}: is larger than the global crops; "
+                f"set it to data.image_size = {self.image_size} or less"
+            )
         if not self.streams():
             raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
         for name, stream in self.streams().items():

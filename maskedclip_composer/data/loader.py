@@ -102,6 +102,17 @@ def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
     return part | {name: torch.stack([getattr(crop, name) for crop in crops]) for name in names}
 
 
+def _check_local_size(config: DataConfig, grid: tuple[int, int]) -> None:
+    """Refuse local crops that are not of whole patches; raises UserError."""
+    patch = config.image_size // grid[0]
+    if config.crops is not None and config.crops.local_size % patch:
+        size = config.crops.local_size
+        raise UserError(
+            f"data.crops.local_size = {size}: is not divisible by the patch size {patch}; "
+            f"set it to {max(1, size // patch) * patch}"
+        )
+
+
 def num_samples_in_batch(batch: Mapping[str, Any]) -> int:
     """Count the images of both parts. Composer adds them up over the ranks and resumes at that position."""
     return sum(len(part["image"]) for part in batch.values())
@@ -136,6 +147,7 @@ def build_loader(
     Raises:
         UserError: A stream's files, columns or sizes do not fit `config`; names the key and the remedy.
     """
+    _check_local_size(config, grid)
     sampler, pad_id = None, 0
     if config.paired is not None:
         if tokenizer is None:

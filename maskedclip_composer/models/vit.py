@@ -72,6 +72,9 @@ class ImageEncoder(nn.Module):
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.patch_size: int = vit.patch_embed.patch_size[0]
         self.num_heads = first_attention(vit).num_heads
+        vit.patch_embed.strict_img_size = (
+            False  # local crops are smaller; that they are of whole patches it still checks
+        )
         self.image_mean, self.image_std = image_mean, image_std
 
     def forward(
@@ -85,44 +88,39 @@ class ImageEncoder(nn.Module):
         """Encode whole images, or the patches at `ids_keep` alone, or all with some replaced by a mask token.
 
         Args:
-            images: [images, 3, height, width], normalised; of another size than the encoder's, positions are
-                interpolated.
+            images: [images, 3, height, width], normalised. Where the size is not the encoder's own, its positions are
+                interpolated: bicubic and antialiased, as timm does it.
             ids_keep: [images, kept] positions of the visible patches; None encodes all.
-            block_mask: [images, patches] bool, True where `mask_token` stands for the patch (iBOT).
-            mask_token: [1, 1, embed_dim], given with `block_mask`.
+            block_mask: [images, patches] bool, True where `mask_token` stands for the patch, before its position is
+                added (iBOT, arXiv 2111.07832).
+            mask_token: [1, 1, embed_dim], given with `block_mask`. It receives a gradient, of 0 where nothing is True.
 
         Returns:
             Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first.
         """
         vit = self.vit
-        assert vit.pos_embed is not None
         assert vit.cls_token is not None
-        patches, positions = self._embed(images)
+        patches = vit.patch_embed(images)
         if block_mask is not None:
             assert mask_token is not None
             patches = torch.where(block_mask[:, :, None], mask_token.to(patches.dtype), patches)
         # Positions are added before patches are dropped, so that a visible patch knows where it is.
-        tokens = patches + positions
+        positions = self._positions(images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
+        tokens = patches + positions[:, 1:]
         if ids_keep is not None:
             tokens = gather_tokens(tokens, ids_keep)
-        class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
+        class_token = (vit.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
         tokens = vit.norm_pre(torch.cat([class_token.to(tokens.dtype), tokens], dim=1))
         for block in vit.blocks:
             tokens = block(tokens)
         return vit.norm(tokens)
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""
-        vit = self.vit
-        assert vit.pos_embed is not None
-        grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        if grid == tuple(self.grid):
-            return vit.patch_embed(images), vit.pos_embed[:, 1:]
-        # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
-        embed = cast(Any, vit.patch_embed)
-        patches: Tensor = embed.norm(embed.proj(images).flatten(2).transpose(1, 2))
-        positions = resample_abs_pos_embed(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)
-        return patches, positions[:, 1:]
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        positions = self.vit.pos_embed
+        assert positions is not None
+        if (rows, columns) == tuple(self.grid):
+            return positions
+        return resample_abs_pos_embed(positions, [rows, columns], list(self.grid), num_prefix_tokens=1)
 
 
 def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:

@@ -19,31 +19,31 @@ QUIET = {"jitter": 0.0, "gray": 0.0, "blur": [0.0, 0.0, 0.0], "solarize": 0.0}
 SMALL = {"local_count": 3, "local_size": 16}
 
 
-def draw(seed: int = 0, **keys) -> Crops:
+def draw(seed: int = 0, **keys) -> tuple[torch.Tensor, Crops]:
     rng = np.random.default_rng(seed)
     first = random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng)
     return draw_crops(PHOTO, first, CropConfig(**(SMALL | keys)), grid=(4, 4), min_crop=0.4, flip=0.5, rng=rng)
 
 
 def test_numbers_and_sizes_follow_the_config():
-    drawn = draw(global_count=3)
-    assert drawn.first.shape == (3, 32, 32)
-    assert drawn.further.shape == (2, 3, 32, 32)
-    assert drawn.local.shape == (3, 3, 16, 16)
-    assert drawn.hidden.shape == (3, 16)
-    assert drawn.first.dtype == drawn.further.dtype == drawn.local.dtype == torch.uint8
-    assert drawn.hidden.dtype == torch.bool
+    first, drawn = draw(global_count=3)
+    assert first.shape == (3, 32, 32)
+    assert drawn.global_crops.shape == (2, 3, 32, 32)
+    assert drawn.local_crops.shape == (3, 3, 16, 16)
+    assert drawn.block_mask.shape == (3, 16)
+    assert first.dtype == drawn.global_crops.dtype == drawn.local_crops.dtype == torch.uint8
+    assert drawn.block_mask.dtype == torch.bool
 
 
 def test_without_distortions_crops_are_random_views_of_the_photograph():
-    drawn = draw(5, **QUIET)
+    first, drawn = draw(5, **QUIET)
     rng = np.random.default_rng(5)
-    assert torch.equal(drawn.first, random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
+    assert torch.equal(first, random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
     rng.random(4)  # the chances of the first crop's distortions, which stays as it is
-    assert torch.equal(drawn.further[0], random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
+    assert torch.equal(drawn.global_crops[0], random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
     rng.random(4)
     local = random_view(PHOTO, 16, min_crop=0.05, max_crop=0.32, flip=0.5, rng=rng)
-    assert torch.equal(drawn.local[0], local)
+    assert torch.equal(drawn.local_crops[0], local)
 
 
 def test_local_crops_have_their_own_areas(monkeypatch):
@@ -71,16 +71,18 @@ def test_hidden_shares_are_within_their_bounds_and_have_their_chance():
     small = np.zeros((8, 8, 3), np.uint8)
     first = torch.zeros(3, 8, 8, dtype=torch.uint8)
     for _ in range(500):
-        drawn = draw_crops(small, first, config, grid=(14, 14), min_crop=1.0, flip=0.0, rng=rng)
-        counts += drawn.hidden.sum(dim=1).tolist()
+        _, drawn = draw_crops(small, first, config, grid=(14, 14), min_crop=1.0, flip=0.0, rng=rng)
+        counts += drawn.block_mask.sum(dim=1).tolist()
     hidden = [count for count in counts if count]
     assert 440 < len(hidden) < 560  # 500 +- 4 standard deviations
     assert 20 <= min(hidden) < 25  # 10 % of 196 patches
     assert 93 < max(hidden) <= 98  # 50 %
     assert np.mean(hidden) == pytest.approx(0.3 * 196, abs=5)
-    assert not draw(mask_probability=0.0).hidden.any()
-    exact = draw(mask_probability=1.0, mask_min=0.25, mask_max=0.25).hidden
+    assert not draw(mask_probability=0.0)[1].block_mask.any()
+    exact = draw(mask_probability=1.0, mask_min=0.25, mask_max=0.25)[1].block_mask
     assert exact.sum(dim=1).tolist() == [4, 4]
+    least = draw(mask_probability=1.0, mask_min=0.01, mask_max=0.02)[1].block_mask  # of 16 patches
+    assert least.sum(dim=1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
