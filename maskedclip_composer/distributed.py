@@ -14,7 +14,12 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return features
-    return torch.cat(dist_functional.all_gather(features.contiguous()))
+    gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
+    # torch 2.7.0 under gloo sends the bytes of a gradient whatever its strides: that of a transposed result came back
+    # with its values in other places.
+    if gathered.requires_grad:
+        gathered.register_hook(torch.Tensor.contiguous)
+    return gathered
 
 
 def gather(values: Tensor) -> Tensor:

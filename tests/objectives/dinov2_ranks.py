@@ -1,4 +1,4 @@
-"""One rank of a step of dinov2 under DDP: python -m tests.objectives.dinov2_ranks FOLDER; rank 0 saves what it found."""
+"""One rank of a step of dinov2 under DDP: python -m tests.objectives.dinov2_ranks FOLDER; rank 0 saves the result."""
 
 import sys
 from pathlib import Path
