@@ -217,9 +217,10 @@ def _map(
 
 def _write_patient(patient: Patient, config: SyntheticConfig, images: Path) -> list[dict[str, str]]:
     seed = np.random.SeedSequence([config.seed, list(SETS).index(patient.dataset), patient.number])
-    choice, drawing, wording = seed.spawn(3)
+    choice, drawing, wording, reporting = seed.spawn(4)
     diagnoses = _diagnose(patient, np.random.default_rng(choice))
-    words = np.random.default_rng(wording)
+    # Two generators, so that the short texts of a seed are what they were before there were reports.
+    words, report_words = np.random.default_rng(wording), np.random.default_rng(reporting)
     name = f"{patient.dataset}-{patient.number:05d}"
     rows = []
     for case in sample_cases(drawing, diagnoses):
@@ -233,7 +234,7 @@ def _write_patient(patient: Patient, config: SyntheticConfig, images: Path) -> l
             row["text"] = SEPARATOR.join(text for text, _ in texts)
             labels = [label for _, label in texts]
             row["label"] = labels[0] if len(set(labels)) == 1 else SEPARATOR.join(labels)
-            row["report"] = write_report(list(case.diagnoses), list(case.lesions), case.eye, words)
+            row["report"] = write_report(list(case.diagnoses), list(case.lesions), case.eye, report_words)
         elif patient.dataset == "downstream":
             row["label"] = case.diagnoses[0]
             row["split"] = SPLIT_CYCLE[patient.number // len(DOWNSTREAM_CLASSES) % len(SPLIT_CYCLE)]

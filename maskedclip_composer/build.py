@@ -24,13 +24,14 @@ from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
-from maskedclip_composer.models.vit import ImageEncoder, build_image_encoder
+from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, Parts
 from maskedclip_composer.optim import build_optimizer
 
@@ -49,8 +50,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device("gpu" if on_gpu else "cpu"), timeout=dist_timeout)
     checkpoints = prepare_checkpoints(config)
+    start = find_start(config, checkpoints / "latest-rank0.pt")
     reproducibility.seed_all(config.seed)  # the same weights on every rank
-    model = build_model(config)
+    model = build_model(config, start)
     loader = build_train_loader(config, model.net.branch.image_encoder)
     batch_size = max(part.batch_size for part in (config.data.paired, config.data.unpaired) if part is not None)
     loggers, callbacks = tracking_callbacks(
@@ -62,6 +64,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,
     )
@@ -91,13 +94,19 @@ def build_trainer(config: TrainConfig) -> Trainer:
     )
 
 
-def build_model(config: TrainConfig) -> MaskedCLIP:
+def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
     """Build the network: only the modules that the objectives use.
+
+    Args:
+        config: The run.
+        start: What the image encoder starts from; None reads `image_encoder.weights` where they are given.
 
     Raises:
         UserError: Weights cannot be loaded, or sizes do not fit together.
     """
-    encoder = build_image_encoder(config.image_encoder, config.data.image_size)
+    if start is None and config.image_encoder.weights is not None:
+        start = read_start(config)
+    encoder = build_started_encoder(config, start)
     patches = encoder.grid[0] * encoder.grid[1]
     if not 0 < num_visible(patches, config.mask_ratio) < patches:
         raise UserError(

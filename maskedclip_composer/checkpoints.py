@@ -4,22 +4,13 @@ import os
 import re
 from pathlib import Path
 
-import yaml
 from composer.utils import dist
 
-from maskedclip_composer.callbacks.redaction import redact
-from maskedclip_composer.callbacks.run_record import flatten
-from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.run_settings import refuse_other_settings
 
-# A resumed run may differ in these from the one that it continues: none of them changes what is computed, but for
-# max_duration, which is there to train on.
-FREE = re.compile(
-    r"output|run_name|checkpoint\..*|tracking\..*|image_encoder\.attention|parallelism|text_encoder\.name"
-    r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"
-    r"|data\.(num_workers|cache_limit|download_retry|download_timeout|(paired|unpaired)\.(remote|local))"
-)
 NAME = re.compile(r"ep\d+-ba(\d+)(-rank0\.pt)?")
 
 
@@ -48,7 +39,7 @@ def prepare_checkpoints(config: TrainConfig) -> Path:
             "Choose another run_name, remove the folder, or continue with checkpoint.resume=true."
         )
     if found:
-        _refuse_other_settings(config)
+        refuse_other_settings(config)
     if dist.get_local_rank() == 0:
         _link_newest_whole(folder, found)
     dist.barrier()
@@ -90,18 +81,3 @@ def _batch(path: Path) -> int:
     match = NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
-
-
-def _refuse_other_settings(config: TrainConfig) -> None:
-    """Refuse to continue a run with settings that would be ignored, or that its checkpoint does not fit."""
-    record = config.run_folder / "config.yaml"
-    if not record.is_file():
-        return
-    before, now = flatten(yaml.safe_load(record.read_text())), flatten(redact(to_plain(config)))
-    changed = [key for key in now if before.get(key) != now[key] and not FREE.fullmatch(key)]
-    if changed:
-        lines = "\n".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in changed)
-        raise UserError(
-            f"run_name={config.run_name} was started with other settings:\n{lines}\n"
-            "Choose another run_name, or the settings of then."
-        )

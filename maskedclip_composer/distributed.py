@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
-    """Concatenate [n, dim] of all ranks to [ranks * n, dim], with gradients to every rank's rows.
+    """Concatenate [n, ...] of all ranks to [ranks * n, ...], with gradients to every rank's rows.
 
     The backward pass adds the gradients that all ranks computed for this rank's rows. When every rank computes the same
     loss of the gathered rows, DDP's average over ranks then is the gradient of a single process.
@@ -15,15 +15,15 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return features
     gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
-    # torch 2.7.0 under gloo sends the bytes of a gradient whatever its strides: that of a transposed result came back
-    # with its values in other places.
     if gathered.requires_grad:
-        gathered.register_hook(torch.Tensor.contiguous)
+        # With gloo torch 2.7 receives gradients into tensors of their own strides, but sends contiguous ones: a
+        # transposed gradient, as of an einsum, would arrive scrambled.
+        gathered.register_hook(lambda gradient: gradient.contiguous())
     return gathered
 
 
 def gather(values: Tensor) -> Tensor:
-    """Concatenate [n] of all ranks to [ranks * n], without gradients."""
+    """Concatenate [n, ...] of all ranks to [ranks * n, ...], without gradients."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return values
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]

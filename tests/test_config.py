@@ -165,6 +165,13 @@ def test_rows_of_the_ablation_differ_by_one_thing():
     assert plain["mae_clip"] == plain["mae"]
 
 
+def test_clip_and_its_label_guided_twin_differ_by_the_label():
+    plain, guided = (OmegaConf.load(f"yamls/pretrain/{name}.yaml") for name in ("clip", "clip_label_guided"))
+    assert (plain.data.pop("label"), guided.data.pop("label")) == ("unique", "category")
+    assert (plain.pop("run_name"), guided.pop("run_name")) == ("clip", "clip_label_guided")
+    assert plain == guided
+
+
 @pytest.mark.parametrize("path", sorted(str(p) for p in Path("yamls/pretrain").glob("*.yaml")))
 def test_shipped_yamls_are_sound(path: str):
     unpaired = "unpaired: {" in Path(path).read_text()

@@ -26,9 +26,23 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
     "evaluation": (
-        {"errors", "callbacks", "config", "config_file", "data", "export", "models", "objectives", "build"},
+        {
+            "errors",
+            "callbacks",
+            "config",
+            "config_file",
+            "data",
+            "export",
+            "models",
+            "objectives",
+            "build",
+            "initial_weights",
+        },
         {"omegaconf"},
     ),
+    "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
+    "run_settings": ({"errors", "callbacks", "config"}, {"composer", "streaming", "torch"}),
+    "sweep": ({"errors", "config", "config_file", "evaluation", "run_settings"}, {"composer", "streaming", "torch"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),
 }
@@ -92,7 +106,7 @@ def test_an_area_imports_only_what_lies_below_it(area):
 
 def test_losses_import_torch_and_jaxtyping_alone():
     tops = {name.split(".")[0] for path in files("losses") for name in imported(path)}
-    assert tops <= {"torch", "jaxtyping"}
+    assert tops <= {"torch", "jaxtyping", "collections", PACKAGE}  # of the package other losses, by MAY_IMPORT
     names = {name for path in files("losses") for name in imported(path)}
     assert not [name for name in names if name.startswith("torch.distributed")]
 
@@ -115,8 +129,9 @@ def test_statistics_are_of_arrays_alone():
     assert tops <= {"collections", "dataclasses", "typing", "numpy", "scipy", "jaxtyping", PACKAGE}
 
 
-def test_a_config_is_read_without_composer():
+@pytest.mark.parametrize("module", ["config", "sweep.plan"])
+def test_a_config_is_read_without_composer(module):
     """`import composer` takes ten seconds: nobody should wait that long for the message about a typing error."""
-    code = "import sys, maskedclip_composer.config; sys.exit('composer' in sys.modules)"
+    code = f"import sys, maskedclip_composer.{module}; sys.exit('composer' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr or "composer was imported"

@@ -1,6 +1,8 @@
 """Every part of MaskedCLIP at a size that trains in milliseconds."""
 
 import string
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,19 +12,30 @@ from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.vit import ImageEncoder, ImageEncoderConfig, build_image_encoder
+from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.dinov2 import Dinov2Config
+from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
+from maskedclip_composer.objectives.integrity_clip import IntegrityClipConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.objectives.mfd import MfdConfig
 from maskedclip_composer.objectives.mim import MimConfig
+from maskedclip_composer.objectives.patch_sentence import PatchSentenceConfig
 from maskedclip_composer.types import Batch
 
 IMAGE_SIZE, PATCH_SIZE, NUM_PATCHES = 32, 8, 16
 TEXT_DIM, VOCABULARY = 32, 60
+LOCAL_SIZE = 16
 
 OBJECTIVES: dict[str, ObjectiveConfig] = {
     "mim": MimConfig(dim=32, depth=1, num_heads=2),
     "lg_clip": LgClipConfig(embed_dim=16),
     "mfd": MfdConfig(dim=32, depth=1, num_heads=2),
+    "att_mim": AttMimConfig(dim=32, depth=1, num_heads=2),
+    "ent_mlm": EntMlmConfig(dim=32, depth=1, num_heads=2),
+    "integrity_clip": IntegrityClipConfig(embed_dim=16),
+    "patch_sentence": PatchSentenceConfig(embed_dim=16),
+    "dinov2": Dinov2Config(prototypes=24, hidden_dim=32, bottleneck_dim=16, freeze_prototypes=0.0),
 }
 # Objectives and bridge depth of the recipes of the ablation.
 RECIPES: dict[str, tuple[tuple[str, ...], int]] = {
@@ -31,6 +44,9 @@ RECIPES: dict[str, tuple[tuple[str, ...], int]] = {
     "mae+clip": (("mim", "lg_clip"), 0),
     "+bridge": (("mim", "lg_clip"), 1),
     "maskedclip": (("mim", "lg_clip", "mfd"), 1),
+    "mmclip": (("lg_clip", "att_mim", "ent_mlm"), 0),
+    "mlip": (("mim", "integrity_clip", "patch_sentence"), 0),
+    "dinov2": (("dinov2",), 0),
 }
 
 
@@ -52,12 +68,18 @@ def bert() -> BertModel:
     return BertModel(config, add_pooling_layer=False)
 
 
-def save_text_tower(folder: Path) -> Path:
+@cache
+def tokenizer() -> BertTokenizerFast:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, "fundus", "photograph", "glaucoma"]
-    (folder / "vocab.txt").write_text("\n".join(words))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(words))
+        return BertTokenizerFast(vocab_file=f"{folder}/vocab.txt")
+
+
+def save_text_tower(folder: Path) -> Path:
     torch.manual_seed(3)
     bert().save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -74,8 +96,11 @@ def net(recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: in
     seeded(1)
     branch = ImageBranch(encoder, BridgeConfig(depth=depth), "auto")
     seeded(2)
-    text_encoder = TextEncoder(bert(), [-1]) if "lg_clip" in names else None
-    parts = Parts(image_encoder=encoder, text_encoder=text_encoder)
+    reads_texts = any("paired" in OBJECTIVES[name].needs for name in names)
+    text_encoder = TextEncoder(bert(), [-1]) if reads_texts else None
+    parts = Parts(
+        image_encoder=encoder, text_encoder=text_encoder, tokenizer=tokenizer(), categories=("glaucoma", "a b", "c")
+    )
     objectives: dict[str, Objective] = {}
     for part, (name, config) in enumerate(OBJECTIVES.items(), start=3):
         if name in names:
@@ -97,6 +122,30 @@ def batch(pairs: int, unpaired: int, seed: int = 0) -> Batch:
             "sample_id": torch.arange(first, first + count),
         }
 
+    def crops(count: int) -> dict[str, torch.Tensor]:
+        """Half of the global views have no hidden patch."""
+        small = (count, 3, 3, LOCAL_SIZE, LOCAL_SIZE)
+        hidden = torch.rand(count, 2, NUM_PATCHES, generator=generator) < 0.3
+        hidden[::2, 1] = False
+        return {
+            "global_crops": torch.randint(
+                0, 256, (count, 1, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8, generator=generator
+            ),
+            "local_crops": torch.randint(0, 256, small, dtype=torch.uint8, generator=generator),
+            "block_mask": hidden,
+        }
+
+    def units(text_ids: torch.Tensor, text_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Begin and end are special; words have two tokens, every third an entity; sentences have three tokens."""
+        place = torch.arange(text_ids.shape[1]).expand_as(text_ids)
+        special = (place == 0) | (place >= text_mask.sum(dim=1, keepdim=True) - 1)
+        word = ((place - 1) // 2).masked_fill(special, -1)
+        return {
+            "text_word": word,
+            "text_entity": word.masked_fill(word % 3 != 0, -1),
+            "text_sentence": ((place - 1) // 3).masked_fill(special, -1),
+        }
+
     result: Batch = {}
     if pairs:
         text_index = torch.arange(pairs) % max(1, pairs - pairs // 3)
@@ -110,9 +159,12 @@ def batch(pairs: int, unpaired: int, seed: int = 0) -> Batch:
             "text_ids": text_ids,
             "text_mask": text_mask,
             "text_index": text_index,
+            **units(text_ids, text_mask),
+            "text_noise": torch.rand(pairs, tokens, generator=generator),
+            **crops(pairs),
         }
     if unpaired:
-        result["unpaired"] = images(unpaired, pairs)
+        result["unpaired"] = {**images(unpaired, pairs), **crops(unpaired)}
     return result
 
 
@@ -125,5 +177,6 @@ def share(whole: Batch, rank: int, ranks: int) -> Batch:
     result: Batch = {}
     for name, part in whole.items():
         # Texts stay whole: text_index points into them on every rank.
-        result[name] = {key: value if key in ("text_ids", "text_mask") else cut(value) for key, value in part.items()}
+        of_texts = ("text_ids", "text_mask", "text_word", "text_entity", "text_sentence")
+        result[name] = {key: value if key in of_texts else cut(value) for key, value in part.items()}
     return result

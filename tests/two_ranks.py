@@ -6,20 +6,46 @@ Rank 0 saves what it found to FOLDER/results.pt. All checks share this one start
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from transformers import BertTokenizerFast
 
 from maskedclip_composer.distributed import gather, gather_with_gradient
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
-from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.objectives.att_mim import AttMimConfig
+from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
+from maskedclip_composer.objectives.lg_clip import LgClipConfig
+from maskedclip_composer.types import Batch
 from tests import tiny
 from tests.composer_run import fit
+from tests.objectives import mmclip
 
 STEPS = 3
+STAGES: tuple[Literal["feature", "input"], ...] = ("feature", "input")  # of MMCLIP's mask
 # Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
-RUNS = [("maskedclip", 1), ("maskedclip", 0)]
+RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
+
+
+def mmclip_net(stage: Literal["feature", "input"], folder: Path) -> PretrainNet:
+    folder.mkdir(exist_ok=True)
+    tokenizer = BertTokenizerFast.from_pretrained(tiny.save_text_tower(folder))
+    return mmclip.net(
+        tokenizer,
+        LgClipConfig(embed_dim=16),
+        AttMimConfig(dim=32, depth=1, num_heads=2, mask_stage=stage),
+        EntMlmConfig(dim=32, depth=1, num_heads=2),
+    )
+
+
+def mmclip_batch() -> Batch:
+    """Make a batch whose second half of pairs has nothing hidden in its texts."""
+    batch = mmclip.batch(4, 4)
+    batch["paired"]["text_noise"] = torch.tensor([0.2, 0.2, 0.9, 0.9])[:, None].repeat(1, 7)
+    return batch
 
 
 def batches() -> list:
@@ -50,10 +76,9 @@ def contrastive_loss(rank: int, ranks: int, collect: Callable[[Tensor], Tensor])
     return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad]
 
 
-def step_of_ddp(rank: int, ranks: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return losses, averaged over the ranks, and DDP's gradients of one step of the full method."""
-    wrapped = nn.parallel.DistributedDataParallel(MaskedCLIP(tiny.net("maskedclip")))
-    batch = tiny.share(tiny.batch(4, 4), rank, ranks)
+def step_of_ddp(net: PretrainNet, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return losses, averaged over the ranks, and DDP's gradients of one step of a rank's batch."""
+    wrapped = nn.parallel.DistributedDataParallel(MaskedCLIP(net))
     losses = wrapped.module.loss(wrapped(batch), batch)
     losses["total"].backward()
     gradients = {name: p.grad for name, p in wrapped.module.named_parameters() if p.grad is not None}
@@ -83,7 +108,14 @@ def main(folder: Path) -> None:
     results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
     rows = gather(torch.arange(3) + 10 * rank)
     results["gathered"] = rows
-    results["step"] = step_of_ddp(rank, ranks)
+    results["step"] = step_of_ddp(tiny.net("maskedclip"), tiny.share(tiny.batch(4, 4), rank, ranks))
+    for stage in STAGES:
+        net = mmclip_net(stage, folder / f"text_tower{rank}")
+        results["mmclip", stage] = step_of_ddp(net, mmclip.share(mmclip_batch(), rank, ranks))
+    features = torch.ones(2, 3, requires_grad=True)
+    transposed = torch.arange(12.0).reshape(3, 4).T  # a gradient that is not contiguous
+    gather_with_gradient(features).backward(transposed)
+    results["gradient of a gather"] = features.grad
 
     for recipe, depth in RUNS:
         for fsdp in (False, True):

@@ -169,9 +169,9 @@ def describe_lesions(lesions: Lesions, eye: Eye) -> str:
 
 def locate(points: np.ndarray, eye: Eye) -> str:
     """Name the part of the fundus that holds at least four fifths of `points` [n, 2]."""
-    offset = points - np.array(eye.fovea)
-    if np.mean(np.hypot(offset[:, 0], offset[:, 1]) < 0.42) >= 0.8:
+    if np.mean(is_macular(points, eye)) >= 0.8:
         return "near the macula"
+    offset = points - np.array(eye.fovea)
     below, nasal = np.mean(offset[:, 1] > 0), np.mean(offset[:, 0] > 0)
     vertical = "inferior" if below >= 0.8 else "superior" if below <= 0.2 else ""
     horizontal = "nasal" if nasal >= 0.8 else "temporal" if nasal <= 0.2 else ""
@@ -180,6 +180,12 @@ def locate(points: np.ndarray, eye: Eye) -> str:
     if vertical or horizontal:
         return f"in the {vertical or horizontal} retina"
     return "scattered over the posterior pole"
+
+
+def is_macular(points: np.ndarray, eye: Eye) -> np.ndarray:
+    """Whether each of `points` [n, 2] lies near the macula, bool [n]."""
+    offset = points - np.array(eye.fovea)
+    return np.hypot(offset[:, 0], offset[:, 1]) < 0.42
 
 
 def describe(names: list[str], lesions: list[Lesions], eye: Eye, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -203,7 +209,7 @@ def describe(names: list[str], lesions: list[Lesions], eye: Eye, rng: np.random.
         findings = [describe_lesions(item, eye) for item in lesions if item.kind in kinds]
         if findings:
             written.append(", ".join(findings))
-            written.append(f"Fundus photograph of the {eye.side} eye with {_enumerate(findings)}: {name}.")
+            written.append(f"Fundus photograph of the {eye.side} eye with {enumerate_words(findings)}: {name}.")
         elif name == NORMAL:
             written.append("Clear optic disc margin, normal vessels and macula, no haemorrhages or exudates.")
         elif diagnosis.cup:
@@ -212,5 +218,6 @@ def describe(names: list[str], lesions: list[Lesions], eye: Eye, rng: np.random.
     return texts
 
 
-def _enumerate(items: list[str]) -> str:
+def enumerate_words(items: list[str]) -> str:
+    """Join "a", "b" and "c" to "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

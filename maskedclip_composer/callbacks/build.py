@@ -18,6 +18,7 @@ from maskedclip_composer.callbacks.quiet import quiet_known_warnings
 from maskedclip_composer.callbacks.run_record import RunRecord
 from maskedclip_composer.callbacks.seeding import StepSeeding
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
+from maskedclip_composer.export.origin import Origin
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
 
 SPEED_WINDOW = 10  # steps; SpeedMonitor logs no throughput before the window is full
@@ -33,6 +34,7 @@ def tracking_callbacks(
     manifest: dict[str, Any],
     documents: Callable[[Path], list[Path]],
     seed: int,
+    origin: Origin | None = None,
     image_mean: tuple[float, ...] = IMAGE_MEAN,
     image_std: tuple[float, ...] = IMAGE_STD,
 ) -> tuple[list[LoggerDestination], list[Callback]]:
@@ -47,6 +49,7 @@ def tracking_callbacks(
         manifest: What the data are, as JSON.
         documents: Collects what the data say of themselves, see `RunRecord`.
         seed: The run's seed.
+        origin: Which weights the image encoder started from, if any.
         image_mean: What the model normalises images with, per channel in units of 0 to 1; pictures undo it.
         image_std: Likewise.
 
@@ -63,6 +66,7 @@ def tracking_callbacks(
             resolved_config=resolved_config,
             manifest=manifest,
             documents=documents,
+            origin=origin,
             tracker=tracker,
         ),
         Diagnostics(config.diagnostics_interval),

@@ -17,8 +17,10 @@ from composer.utils import dist
 from omegaconf import OmegaConf
 
 from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
+from maskedclip_composer.export.origin import ORIGIN_FILE, Origin
 
 PACKAGES = [
     "maskedclip-composer",
@@ -37,8 +39,9 @@ PACKAGES = [
 class RunRecord(Callback):
     """Record the resolved config, the code's version, package versions, the data manifest and the newest checkpoint.
 
-    Written to `config.yaml`, `data_manifest.json` and `provenance.json` of the run folder and sent to MLflow as files,
-    parameters and tags; without credentials. It happens at the first step, when Composer has accepted the run folder.
+    Written to `config.yaml`, `data_manifest.json`, `provenance.json` and, for a run that started from other weights,
+    `origin.json` of the run folder and sent to MLflow as files, parameters and tags; without credentials. It happens at
+    the first step, when Composer has accepted the run folder.
 
     Args:
         run_folder: The run's folder.
@@ -46,6 +49,7 @@ class RunRecord(Callback):
         manifest: What the data are, as JSON.
         documents: Writes what the data say of themselves to a folder and returns the files; see `data/documents.py`.
         tracker: Takes files and tags; None when MLflow is off.
+        origin: Which weights the image encoder started from, if any.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class RunRecord(Callback):
         manifest: dict[str, Any],
         documents: Callable[[Path], list[Path]],
         tracker: FaultTolerantMLFlowLogger | None,
+        origin: Origin | None = None,
     ):
         self.run_folder = run_folder
         self.config = redact(resolved_config)
         self.manifest = redact(manifest)
         self.documents = documents
         self.tracker = tracker
+        self.origin = {} if origin is None else origin.plain()
         self._is_written = dist.get_global_rank() != 0
         self._checkpoint: str | None = None
 
@@ -78,11 +84,13 @@ class RunRecord(Callback):
 
     def _write(self, logger: Logger) -> None:
         provenance = git_state(Path(__file__).parent) | {"versions": package_versions(), "device": device_name()}
-        for name, text in {
+        texts = {
             "config.yaml": OmegaConf.to_yaml(OmegaConf.create(self.config)),
             "data_manifest.json": json.dumps(self.manifest, indent=2),
             "provenance.json": json.dumps(provenance, indent=2),
-        }.items():
+        }
+        texts |= {ORIGIN_FILE: json.dumps(self.origin, indent=2)} if self.origin else {}
+        for name, text in texts.items():
             write_whole(self.run_folder / name, text)
             if self.tracker is not None:
                 self.tracker.log_artifact(self.run_folder / name)
@@ -90,7 +98,7 @@ class RunRecord(Callback):
         for document in self.documents(data):
             if self.tracker is not None:
                 self.tracker.log_artifact(document, document.parent.relative_to(self.run_folder).as_posix())
-        logger.log_hyperparameters(flatten(self.config) | flatten(provenance))
+        logger.log_hyperparameters(flatten(self.config) | flatten(provenance) | flatten(self.origin, "origin."))
         if self.tracker is not None:
             # MLflow's own tags: its pages show the commit beside the source.
             source = {"mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
@@ -108,17 +116,6 @@ class RunRecord(Callback):
             # A sharded checkpoint is a folder; the saver names this rank's file in it.
             path = path.parent if path.suffix == ".distcp" else path
             self.tracker.set_tags({"checkpoint/latest": str(path)})
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return `{"a": {"b": 1}}` as `{"a.b": "1"}`; lists and empty mappings as JSON."""
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return flat
 
 
 def git_state(folder: Path) -> dict[str, str | bool | None]:

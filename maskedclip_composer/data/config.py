@@ -89,7 +89,7 @@ class DataConfig:
                 raise UserError(f"data.{key}: is of texts, but data.paired is not given; remove it or add data.paired")
         if self.crops is not None and self.crops.local_size > self.image_size:
             raise UserError(
-                f"data.crops.local_size = {self.crops.local_size}: is larger than the global crops; "
+                f"data.crops.local_size = {self.crops.local_size}: is larger than the global views; "
                 f"set it to data.image_size = {self.image_size} or less"
             )
         if not self.streams():

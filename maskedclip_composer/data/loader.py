@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.data.crops import Crops, draw_crops
-from maskedclip_composer.data.entities import build_tagger
+from maskedclip_composer.data.entities import build_tagger, describe_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.streams import open_streams
@@ -50,7 +50,10 @@ class SampleTransform:
         self._grid = grid
 
     def __call__(self, record: dict[str, Any], stream: str, sample_id: int, rng: np.random.Generator) -> Sample:
-        """Decode, crop, flip, draw the mask noise and, in the paired stream, a text."""
+        """Decode, crop, flip, draw the mask noise, in the paired stream a text, and last what `data.crops` adds.
+
+        Last, so that the draws of all other recipes do not depend on it.
+        """
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
         config = self._config
         photograph = decode(record["image"], name=name)
@@ -103,7 +106,7 @@ def _stack(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _check_local_size(config: DataConfig, grid: tuple[int, int]) -> None:
-    """Refuse local crops that are not of whole patches; raises UserError."""
+    """Refuse local views that are not whole patches; raises UserError."""
     patch = config.image_size // grid[0]
     if config.crops is not None and config.crops.local_size % patch:
         size = config.crops.local_size
@@ -197,7 +200,7 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
 
     Returns:
         Per stream its path, samples, shards, bytes and index.json's sha256; of the prompts of a paired stream the
-        pack's name, version and sha256.
+        pack's name, version and sha256, and so of the lexicon that finds its entities.
     """
     manifest: dict[str, dict[str, str | int]] = {
         stream.name: {
@@ -212,4 +215,6 @@ def data_manifest(config: DataConfig) -> dict[str, dict[str, str | int]]:
     if config.paired is not None:
         pack = read_pack(config.prompts.pack)
         manifest["prompts"] = {"pack": pack.name, "version": pack.version, "sha256": pack.sha256}
+    if config.entities is not None:
+        manifest["entities"] = describe_tagger(config.entities)
     return manifest

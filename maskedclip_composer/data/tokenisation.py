@@ -12,7 +12,7 @@ from maskedclip_composer.errors import UserError
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-_CACHE_SIZE = 65_536  # texts; about 100 MB of reports
+_CACHE_SIZE = 65_536  # texts; a few kB each
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from maskedclip_composer.callbacks.config import artifact_root
+from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.mlflow_store import (
     default_tracking_uri,
     find_run,
@@ -20,7 +21,6 @@ from maskedclip_composer.callbacks.mlflow_store import (
     remembered_run,
 )
 from maskedclip_composer.callbacks.redaction import redact, redact_text
-from maskedclip_composer.callbacks.run_record import flatten
 from maskedclip_composer.callbacks.tracking import PARAMS_PER_REQUEST, REQUEST_LIMITS, VALUE_LENGTH
 from maskedclip_composer.config import to_plain
 from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, load_outcome, picture_folder

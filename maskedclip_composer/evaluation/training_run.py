@@ -61,9 +61,10 @@ def contaminated(folder: Path, sha256: Sequence[str], phashes: Sequence[bytes]) 
 
     Returns:
         None where some of the run's shards came without a manifest, or where none is found but not all hashes of the
-        photographs are known.
+        photographs are known or the run started from weights that may have seen them.
     """
-    streams = yaml.safe_load((folder / "config.yaml").read_text()).get("data") or {}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    streams = config.get("data") or {}
     found = ((path, _read(path)) for path in sorted((folder / "data").glob("*/manifest.parquet")))
     manifests = [
         _stored(table, (streams.get(path.parent.name) or {}).get("split")) for path, table in found if table is not None
@@ -76,7 +77,8 @@ def contaminated(folder: Path, sha256: Sequence[str], phashes: Sequence[bytes]) 
     same = np.isin(np.array(sha256), seen["sha256"].to_numpy(dtype=str))
     known = [np.frombuffer(value, np.uint8) for value in seen["phash"] if value]
     result = same | _looks_known(phashes, np.array(known, dtype=np.uint8).reshape(len(known), -1))
-    return result if result.any() or (all(sha256) and all(phashes)) else None
+    from_scratch = (config.get("image_encoder") or {}).get("weights") is None
+    return result if result.any() or (from_scratch and all(sha256) and all(phashes)) else None
 
 
 def perceptual_hashes(data: str, sha256: Sequence[str]) -> list[bytes]:

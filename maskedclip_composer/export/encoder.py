@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.export.exact import load_exactly
+from maskedclip_composer.export.origin import ORIGIN_FILE, read_origin
 from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig, build_image_encoder, build_vit
 
@@ -221,8 +222,15 @@ def _checkpoint(path: Path, image_size: int | None) -> LoadedEncoder:
         image_size=image_size,
         source=path,
     )
-    published = timm.get_pretrained_cfg(name) if config["image_encoder"].get("pretrained") else None
     # Pre-training that starts from published weights normalises images as those were trained.
+    published = timm.get_pretrained_cfg(name) if config["image_encoder"].get("pretrained") else None
+    if config["image_encoder"].get("weights"):
+        published = read_origin(config_file.parent)
+        if published is None:
+            raise UserError(
+                f"{path} started from other weights, and {config_file.parent / ORIGIN_FILE}, which says how images are "
+                "normalised for them, is missing.\nUse the run's encoder.safetensors."
+            )
     return replace(encoder, mean=published.mean, std=published.std) if published else encoder
 
 

@@ -30,10 +30,7 @@ def label_guided_clip_loss(
         Mean negative log-likelihood over both directions, in nats.
     """
     dtype = torch.promote_types(image_features.dtype, torch.float32)
-    logits = logit_scale.to(dtype) * image_features.to(dtype) @ text_features.to(dtype).T
-    targets = label_targets(labels, dtype)
-    # Positives are symmetric, so the same targets serve both directions.
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    return label_guided_ce(logit_scale.to(dtype) * image_features.to(dtype) @ text_features.to(dtype).T, labels)
 
 
 def integrity_clip_loss(
@@ -54,7 +51,8 @@ def integrity_clip_loss(
     `sum_i s_i CE_i / sum_i s_i`. As in the label-guided loss, pairs of equal labels are positives of each other; with
     distinct labels it is the identity.
 
-    Deviation: the product of integrity and logit scale is kept at or below `max_scale`, or it would grow without end.
+    Deviation: the product of integrity and logit scale is kept at or below `max_scale`, or it would grow without end;
+    a row at the limit teaches neither of the two by its scaled loss.
 
     Args:
         image_features: L2-normalised, one row per image.
@@ -80,6 +78,22 @@ def integrity_clip_loss(
         weighed = (F.cross_entropy(logit_scale.to(dtype) * direction, targets, reduction="none") * share_of_row).sum()
         loss = loss + (share_scaled * scaled + (1 - share_scaled) * weighed) / 2
     return loss
+
+
+def label_guided_ce(
+    logits: Float[Tensor, "pairs pairs"],
+    labels: Int[Tensor, " pairs"],
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of rows and of columns of `logits` with `label_targets`, in nats.
+
+    Args:
+        logits: Of image i and text k, scaled; computed with in float32 or better.
+        labels: Class of each pair; distinct values for unlabelled pairs.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = label_targets(labels, logits.dtype)
+    # Positives are symmetric, so the same targets serve both directions.
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def label_targets(labels: Int[Tensor, " pairs"], dtype: torch.dtype) -> Float[Tensor, "pairs pairs"]:

@@ -61,20 +61,23 @@ def score_masking(
         explore: Share of them that stays, and of the rest that goes.
     """
     num_patches = scores.shape[1]
-    num_high = round(num_patches * mask_ratio)
-    from_high = round(num_high * (1 - explore))
-    num_hidden = from_high + round((num_patches - num_high) * explore)
+    num_high, from_high, from_rest = group_sizes(num_patches, mask_ratio, explore)
     # Two stable sorts: by noise first, so that the second orders equal scores by it.
     by_noise = noise.argsort(dim=1, stable=True)
     ranked = by_noise.gather(1, scores.gather(1, by_noise).argsort(dim=1, descending=True, stable=True))
     # Each of the two groups in the order of its noise: which of it are hidden is as random as the noise.
     high = _by(noise, ranked[:, :num_high])
     rest = _by(noise, ranked[:, num_high:])
-    from_rest = num_hidden - from_high
     hidden = torch.cat([high[:, :from_high], rest[:, :from_rest]], dim=1)
     visible = torch.cat([high[:, from_high:], rest[:, from_rest:]], dim=1)
     ids_restore = torch.cat([visible, hidden], dim=1).argsort(dim=1)
-    return Mask(visible, ids_restore, (ids_restore >= num_patches - num_hidden).to(noise.dtype))
+    return Mask(visible, ids_restore, (ids_restore >= visible.shape[1]).to(noise.dtype))
+
+
+def group_sizes(num_patches: int, mask_ratio: float, explore: float) -> tuple[int, int, int]:
+    """Return how many patches count as high, how many of them are hidden, and how many of the others are."""
+    num_high = round(num_patches * mask_ratio)
+    return num_high, round(num_high * (1 - explore)), round((num_patches - num_high) * explore)
 
 
 def _by(noise: Tensor, ids: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The image encoder E_I: a timm ViT that can encode the visible patches alone."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +33,9 @@ class ImageEncoderConfig:
         depth: Number of blocks, for models smaller than timm names; null takes the model's own.
         pretrained: Start from timm's weights for `name` (they are fetched by timm), otherwise from MAE's
             initialisation with fixed sine-cosine positions.
+        weights: Start from the weights of this source, which must be of the architecture that the keys above describe:
+            a run folder, an encoder .safetensors, retfound:FILE, mae:FILE, dinov2:FILE, timm:NAME@FILE and what else
+            `evaluate.py` reads as a ViT (docs/recipes.md). Positions are resampled to `data.image_size`.
         attention: auto, xformers, sdpa or explicit (`models/attention.py`).
     """
 
@@ -39,6 +43,7 @@ class ImageEncoderConfig:
     patch_size: int | None = None
     depth: int | None = None
     pretrained: bool = False
+    weights: str | None = None
     attention: AttentionBackend = "auto"
 
     def __post_init__(self):
@@ -46,6 +51,11 @@ class ImageEncoderConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"image_encoder.{key}={value} is not positive.\nLeave it out for the model's own.")
+        if self.pretrained and self.weights is not None:
+            raise UserError(
+                f"image_encoder.weights={self.weights} and image_encoder.pretrained=true both say where to start.\n"
+                "Remove one of the two; timm:NAME is a source of weights, too."
+            )
         if self.pretrained and self.depth is not None:
             raise UserError(
                 f"image_encoder.depth={self.depth} does not fit image_encoder.pretrained=true: the weights of "
@@ -72,9 +82,6 @@ class ImageEncoder(nn.Module):
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.patch_size: int = vit.patch_embed.patch_size[0]
         self.num_heads = first_attention(vit).num_heads
-        vit.patch_embed.strict_img_size = (
-            False  # local crops are smaller; that they are of whole patches it still checks
-        )
         self.image_mean, self.image_std = image_mean, image_std
 
     def forward(
@@ -88,47 +95,55 @@ class ImageEncoder(nn.Module):
         """Encode whole images, or the patches at `ids_keep` alone, or all with some replaced by a mask token.
 
         Args:
-            images: [images, 3, height, width], normalised. Where the size is not the encoder's own, its positions are
-                interpolated: bicubic and antialiased, as timm does it.
+            images: [images, 3, height, width], normalised; of another size than the encoder's, positions are
+                interpolated.
             ids_keep: [images, kept] positions of the visible patches; None encodes all.
-            block_mask: [images, patches] bool, True where `mask_token` stands for the patch, before its position is
-                added (iBOT, arXiv 2111.07832).
-            mask_token: [1, 1, embed_dim], given with `block_mask`. It receives a gradient, of 0 where nothing is True.
+            block_mask: [images, patches] bool, True where `mask_token` stands for the patch (iBOT).
+            mask_token: [1, 1, embed_dim], given with `block_mask`.
 
         Returns:
             Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first.
         """
         vit = self.vit
+        assert vit.pos_embed is not None
         assert vit.cls_token is not None
-        patches = vit.patch_embed(images)
+        patches, positions = self._embed(images)
         if block_mask is not None:
             assert mask_token is not None
             patches = torch.where(block_mask[:, :, None], mask_token.to(patches.dtype), patches)
         # Positions are added before patches are dropped, so that a visible patch knows where it is.
-        positions = self._positions(images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
-        tokens = patches + positions[:, 1:]
+        tokens = patches + positions
         if ids_keep is not None:
             tokens = gather_tokens(tokens, ids_keep)
-        class_token = (vit.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
+        class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
         tokens = vit.norm_pre(torch.cat([class_token.to(tokens.dtype), tokens], dim=1))
         for block in vit.blocks:
             tokens = block(tokens)
         return vit.norm(tokens)
 
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        positions = self.vit.pos_embed
-        assert positions is not None
-        if (rows, columns) == tuple(self.grid):
-            return positions
-        return resample_abs_pos_embed(positions, [rows, columns], list(self.grid), num_prefix_tokens=1)
+    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""
+        vit = self.vit
+        assert vit.pos_embed is not None
+        if images.shape[-2] % self.patch_size or images.shape[-1] % self.patch_size:
+            raise ValueError(f"images of {tuple(images.shape[-2:])} pixels have no whole patches of {self.patch_size}")
+        grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        if grid == tuple(self.grid):
+            return vit.patch_embed(images), vit.pos_embed[:, 1:]
+        # timm's module refuses other sizes by itself: its strictness is for whole models with one table of positions.
+        patches = vit.patch_embed.norm(vit.patch_embed.proj(images).flatten(2).transpose(1, 2))
+        # torch.fx.wrap gives timm's function a type that may be a name.
+        resample = cast(Callable[..., Tensor], resample_abs_pos_embed)
+        return patches, resample(vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=1)[:, 1:]
 
 
 def build_image_encoder(config: ImageEncoderConfig, image_size: int) -> ImageEncoder:
-    """Build the encoder for `image_size` pixels.
+    """Build the encoder for `image_size` pixels; `config.weights` are not for here (`initial_weights.py`).
 
     Raises:
         UserError: The model is unknown, is no ViT with a class token, or does not fit the image size.
     """
+    assert config.weights is None
     vit = build_vit(config.name, image_size, config.patch_size, config.depth, pretrained=config.pretrained)
     use_backend(vit, config.attention)
     if config.pretrained:  # these weights know images as they were normalised for them

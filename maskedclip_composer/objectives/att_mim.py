@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.losses.reconstruction import streamwise_patch_mse
 from maskedclip_composer.models.cross_decoder import CrossDecoder
-from maskedclip_composer.models.masking import Mask, gather_tokens, num_visible
-from maskedclip_composer.models.score_masking import responsive_cosine_score, score_masking, text_to_image_score
+from maskedclip_composer.models.masking import Mask, gather_tokens
+from maskedclip_composer.models.score_masking import (
+    group_sizes,
+    responsive_cosine_score,
+    score_masking,
+    text_to_image_score,
+)
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.transformer import initialise, sincos_positions
 from maskedclip_composer.models.views import Views
@@ -78,16 +83,18 @@ class AttMimConfig(ObjectiveConfig):
     def build(self, parts: Parts) -> "AttentionMaskedImageModelling":
         """Build the maps to the common width and the decoder, and tokenise the disease prompts."""
         assert parts.tokenizer is not None
+        assert parts.text_encoder is not None
         names = self.diseases or parts.categories
         prompts = parts.tokenizer(
             [self.template.replace(_PLACE, name) for name in names],
             padding=True,
             truncation=True,
-            max_length=min(128, parts.tokenizer.model_max_length),
+            max_length=min(128, parts.tokenizer.model_max_length, parts.text_encoder.max_tokens),
             return_tensors="pt",
         )
         patches = parts.image_encoder.grid[0] * parts.image_encoder.grid[1]
-        if not 0 < num_visible(patches, self.mask_ratio) < patches:
+        _, from_high, from_rest = group_sizes(patches, self.mask_ratio, self.explore)
+        if not 0 < from_high + from_rest < patches:
             raise UserError(
                 f"objectives.att_mim.mask_ratio={self.mask_ratio} of {patches} patches hides none or all of them.\n"
                 "Change it, or have more patches: a larger data.image_size or a smaller patch."
@@ -155,7 +162,11 @@ class AttentionMaskedImageModelling(Objective):
             prompts = mean_tokens(views.encode_text(self.prompt_ids, self.prompt_mask), self.prompt_mask)
             text = self.embed_text(prompts).expand(len(images) - pairs, -1, -1)
             valid = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-            whole = views.whole_unpaired
+            if self.config.mask_stage == "feature":
+                whole = views.whole_unpaired
+            else:  # this pass only finds the visible patches; not the views' own, which others may want to train
+                with torch.no_grad():
+                    whole = views.encode_images(images[pairs:])
             decoded.append(self._decode(views, whole, images[pairs:], noise[pairs:], text, valid, valid))
         predictions, masks, scores = zip(*decoded, strict=True)
         views.show("att_mim_score", torch.cat(scores))
@@ -179,10 +190,12 @@ class AttentionMaskedImageModelling(Objective):
         """Return prediction, mask and scores of one stream's images [images, patches, ...]."""
         config = self.config
         patches = self.embed_image(whole[:, 1:])
-        if config.score == "text_to_image":
-            scores = text_to_image_score(patches.detach(), text.detach(), text_valid, config.attention_temperature)
-        else:
-            scores = responsive_cosine_score(patches.detach(), text.detach(), text_valid)
+        # Patches of one image are much alike: rounded to bfloat16 many would score the same.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            if config.score == "text_to_image":
+                scores = text_to_image_score(patches, text, text_valid, config.attention_temperature)
+            else:
+                scores = responsive_cosine_score(patches, text, text_valid)
         mask = score_masking(scores, noise, config.mask_ratio, config.explore)
         if config.mask_stage == "input":
             visible = self.embed_image(views.encode_images(images, mask.ids_keep)[:, 1:])

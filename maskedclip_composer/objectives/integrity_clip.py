@@ -77,8 +77,9 @@ class IntegrityClip(Objective):
         """Return features [pairs, embed_dim], labels and integrities [pairs] of all ranks' pairs, and the scale."""
         tokens = views.bridge(views.masked[: views.num_pairs])
         visible = 1 - views.mask.mask[: views.num_pairs]
-        integrity = gather_with_gradient(F.softplus(visible @ self.phi.to(visible.dtype) + self.bias).float())
-        views.show("integrity_phi", self.phi)
+        # A sum of products and no matrix product, which autocast would round to bfloat16.
+        integrity = gather_with_gradient(F.softplus((visible * self.phi.float()).sum(dim=1) + self.bias.float()))
+        views.show("integrity_phi", self.phi.clone())  # FSDP takes the whole parameter away after the forward pass
         uniform = torch.ones_like(integrity)
         return {
             "image_features": gather_with_gradient(self.embed_images(tokens)),

@@ -1,5 +1,6 @@
 """Matching of patches with sentences by optimal transport, in the style of MLIP."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,7 +10,12 @@ from torch import Tensor, nn
 
 from maskedclip_composer.distributed import gather, gather_with_gradient, max_over_ranks
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.losses.transport import patch_sentence_alignment, patch_sentence_loss, transport_similarity
+from maskedclip_composer.losses.transport import (
+    own_transport_similarity,
+    patch_sentence_alignment,
+    patch_sentence_loss,
+    transport_similarity,
+)
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
 from maskedclip_composer.objectives.two_tower import projection, unit
@@ -24,8 +30,8 @@ class PatchSentenceConfig(ObjectiveConfig):
             needs another objective beside it, or all features become equal.
         embed_dim: Width of the space in which patches and sentences are compared.
         epsilon: Strength of the entropy in the transport.
-        iterations: Rounds of Sinkhorn's algorithm.
-        temperature: Of the contrast.
+        iterations: Most rounds of Sinkhorn's algorithm.
+        temperature: Of the contrast; align has none.
     """
 
     key: ClassVar[str] = "patch_sentence"
@@ -40,54 +46,39 @@ class PatchSentenceConfig(ObjectiveConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("embed_dim", "epsilon", "iterations", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"objectives.patch_sentence.{name}={getattr(self, name)} is not positive.")
+            value, default = getattr(self, name), getattr(PatchSentenceConfig, name)
+            if not 0 < value < math.inf:
+                raise UserError(f"objectives.{self.key}.{name}={value} is not positive.\nThe default is {default}.")
 
     def build(self, parts: Parts) -> Objective:
         """Build W_p and W_s."""
-        transport = Transport(self, parts.image_encoder.embed_dim, parts.text_dim)
         modes = {"contrast": PatchSentenceContrast, "align": PatchSentenceAlignment}
-        return modes[self.mode](self, transport)
+        return modes[self.mode](self, UnitHeads(self.embed_dim, parts.image_encoder.embed_dim, parts.text_dim))
 
 
-class Transport(nn.Module):
-    """W_p, W_s, and the transport between every image's visible patches and every report's sentences."""
+class UnitHeads(nn.Module):
+    """W_p and W_s: visible patches and sentences in the space in which they are compared."""
 
-    def __init__(self, config: PatchSentenceConfig, image_dim: int, text_dim: int):
+    def __init__(self, embed_dim: int, image_dim: int, text_dim: int):
         super().__init__()
-        self.epsilon, self.iterations = config.epsilon, config.iterations
-        self.patch_projection = projection(image_dim, config.embed_dim)
-        self.sentence_projection = projection(text_dim, config.embed_dim)
+        self.patch_projection = projection(image_dim, embed_dim)
+        self.sentence_projection = projection(text_dim, embed_dim)
 
-    def forward(self, views: Views) -> Tensor:
-        """Return similarities [pairs, pairs] of all ranks' images and reports.
+    def forward(self, views: Views) -> tuple[Tensor, Tensor, Tensor]:
+        """Return L2-normalised features of this rank's pairs, and leave a heat map of their cosines.
 
-        Each rank solves the problems of its own images with the reports of all ranks, and the rows are gathered: the
-        loss is that of one process without solving a problem twice.
+        Returns:
+            Visible patches [pairs, kept, embed_dim], sentences [pairs, sentences, embed_dim] and their mask [pairs,
+            sentences], 0 on padding; as many sentences as the report of any rank that has most.
         """
         patches = unit(self.patch_projection(views.masked[: views.num_pairs, 1:]))
         sentence_of_token = views.of_texts("text_sentence")
-        count = int(max_over_ranks(sentence_of_token.max() + 1))
-        means, mask = mean_by_sentence(views.text_tokens, sentence_of_token, count)
+        most = int(max_over_ranks(sentence_of_token.max() + 1))
+        means, mask = mean_by_sentence(views.text_tokens, sentence_of_token, max(1, most))
         sentences = unit(self.sentence_projection(means))
-        views.show("patch_sentence", self._heat(views, patches, sentences, mask))
-        similarity = transport_similarity(
-            patches,
-            gather_with_gradient(sentences),
-            gather(mask),
-            epsilon=self.epsilon,
-            iterations=self.iterations,
-        )
-        return gather_with_gradient(similarity)
-
-    @torch.no_grad()
-    def _heat(self, views: Views, patches: Tensor, sentences: Tensor, mask: Tensor) -> Tensor:
-        """Return each visible patch's cosine with the nearest of its own sentences, [pairs, patches]; NaN elsewhere."""
-        cosine = torch.einsum("iad,ibd->iab", patches, sentences)
-        nearest = cosine.masked_fill(mask[:, None] == 0, -1).amax(dim=2)
-        rows = slice(views.num_pairs)
-        heat = torch.full_like(views.mask.mask[rows], torch.nan, dtype=nearest.dtype)
-        return heat.scatter(1, views.mask.ids_keep[rows], nearest)
+        ids_keep, num_patches = views.mask.ids_keep[: views.num_pairs], views.mask.mask.shape[1]
+        views.show("patch_sentence", heat_map(patches, sentences, mask, ids_keep, num_patches))
+        return patches, sentences, mask
 
 
 class PatchSentenceContrast(Objective):
@@ -95,14 +86,26 @@ class PatchSentenceContrast(Objective):
 
     loss = staticmethod(patch_sentence_loss)
 
-    def __init__(self, config: PatchSentenceConfig, transport: Transport):
+    def __init__(self, config: PatchSentenceConfig, heads: UnitHeads):
         super().__init__(config.weight)
-        self.temperature = config.temperature
-        self.transport = transport
+        self.epsilon, self.iterations, self.temperature = config.epsilon, config.iterations, config.temperature
+        self.heads = heads
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Return logits [pairs, pairs] and labels [pairs] of all ranks' pairs."""
-        return {"logits": self.transport(views) / self.temperature, "labels": gather(views.labels)}
+        """Return logits [pairs, pairs] and labels [pairs] of all ranks' pairs.
+
+        Each rank solves the problems of its own images with the reports of all ranks, and the rows are gathered: the
+        loss is that of one process without solving a problem twice.
+        """
+        patches, sentences, mask = self.heads(views)
+        similarity = transport_similarity(
+            patches,
+            gather_with_gradient(sentences),
+            gather(mask),
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+        )
+        return {"logits": gather_with_gradient(similarity) / self.temperature, "labels": gather(views.labels)}
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
         """Return how much more similar an image is to its report than to others, and the share that finds it."""
@@ -115,34 +118,57 @@ class PatchSentenceContrast(Objective):
 
 
 class PatchSentenceAlignment(Objective):
-    """Draw the patches of each image to the sentences of its own report."""
+    """Draw the patches of each image to the sentences of its own report; ranks need nothing of each other."""
 
     loss = staticmethod(patch_sentence_alignment)
 
-    def __init__(self, config: PatchSentenceConfig, transport: Transport):
+    def __init__(self, config: PatchSentenceConfig, heads: UnitHeads):
         super().__init__(config.weight)
-        self.transport = transport
+        self.epsilon, self.iterations = config.epsilon, config.iterations
+        self.heads = heads
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Return similarities [pairs, pairs] of all ranks' pairs."""
-        return {"similarity": self.transport(views)}
+        """Return similarities [pairs] of this rank's pairs."""
+        similarity = own_transport_similarity(*self.heads(views), epsilon=self.epsilon, iterations=self.iterations)
+        return {"similarity": similarity}
 
 
 def mean_by_sentence(tokens: Tensor, sentence_of_token: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Average the tokens of each sentence.
+    """Average the tokens of each sentence; a text without a letter has no sentence, its [CLS] stands in for one.
 
     Args:
         tokens: [texts, tokens, dim].
         sentence_of_token: [texts, tokens] int64, 0 to count - 1; -1 on special tokens and padding.
-        count: Sentences to return.
+        count: Sentences to return, at least 1.
 
     Returns:
-        Means [texts, count, dim], zero for sentences that a text has not, and a mask [texts, count] of those it has.
-        A text without any token but special ones has one sentence, of zeros.
+        Means [texts, count, dim], zero for sentences that a text has not, and a float32 mask [texts, count] of those
+        it has.
     """
-    member = F.one_hot(sentence_of_token + 1, count + 1)[:, :, 1:].to(tokens.dtype)
+    has_none = (sentence_of_token < 0).all(dim=1, keepdim=True)
+    is_first = torch.arange(sentence_of_token.shape[1], device=tokens.device) == 0
+    member = F.one_hot(sentence_of_token.masked_fill(has_none & is_first, 0) + 1, count + 1)[:, :, 1:].float()
     sizes = member.sum(dim=1)
-    means = torch.einsum("tlb,tld->tbd", member, tokens) / sizes.clamp(min=1)[:, :, None]
-    mask = (sizes > 0).to(tokens.dtype)
-    mask[:, 0] = 1  # a report that begins a problem without mass would have no plan
-    return means, mask.float()
+    means = torch.einsum("tlb,tld->tbd", member, tokens.float()) / sizes.clamp(min=1)[:, :, None]
+    return means, (sizes > 0).float()
+
+
+@torch.no_grad()
+def heat_map(patches: Tensor, sentences: Tensor, mask: Tensor, ids_keep: Tensor, num_patches: int) -> Tensor:
+    """Return each visible patch's cosine with the nearest of its image's own sentences, NaN on removed patches.
+
+    MLIP's figure shows the cosine with one prompt; here every sentence of the report may claim a patch.
+
+    Args:
+        patches: [pairs, kept, embed_dim], L2-normalised.
+        sentences: [pairs, sentences, embed_dim], L2-normalised.
+        mask: [pairs, sentences], 1 for a sentence, 0 for padding.
+        ids_keep: [pairs, kept] int64, where the patches belong.
+        num_patches: Visible and removed.
+
+    Returns:
+        [pairs, num_patches].
+    """
+    cosine = torch.einsum("iad,ibd->iab", patches, sentences).masked_fill(mask[:, None] == 0, -1)
+    nearest = cosine.amax(dim=2)
+    return nearest.new_full((len(nearest), num_patches), torch.nan).scatter(1, ids_keep, nearest)

@@ -1,47 +1,51 @@
-"""Train several recipes and evaluate them in one suite: python -m maskedclip_composer.sweep FILE.yaml [key=value ...].
+"""Train several recipes and evaluate them together: python -m maskedclip_composer.sweep FILE.yaml [key=value ...].
 
 FILE.yaml   a sweep, for example yamls/sweeps/table2.yaml
-key=value   dotted overrides of the sweep, for example ranks=4 output=runs/table2 runs.mae.recipe=my/mae.yaml
+key=value   dotted overrides, for example ranks=4 values.paired=s3://bucket/paired
 --dry-run   check everything and print the commands
 
-The same command continues: finished runs are left alone, an interrupted one goes on from its newest checkpoint.
+Runs go to <output>/<name>/<run>, what they print to <run>.log beside them. The same command continues a sweep that was
+stopped or in which a run failed: what is finished is kept.
 """
 
 import shlex
 import sys
 
+from filelock import FileLock, Timeout
+
 from maskedclip_composer.errors import UserError, report
+
+COMMAND = "python -m maskedclip_composer.sweep"
 
 
 def main(arguments: list[str]) -> int:
-    """Check, run, and return the exit status: 1 where a recipe failed, 2 for what the user can mend before."""
-    dry_run = "--dry-run" in arguments
-    arguments = [argument for argument in arguments if argument != "--dry-run"]
-    if not arguments or {"-h", "--help"} & set(arguments):
+    """Check, train, evaluate, tell; return the exit status: 1 where a command failed, 2 where the sweep is wrong."""
+    options = [argument for argument in arguments if argument.startswith("-")]
+    if len(arguments) == len(options) or {"-h", "--help"} & set(options):
         print(__doc__)
-        return 0 if arguments else 2
-    path, *overrides = arguments
+        return 0 if {"-h", "--help"} & set(options) else 2
+    path, *overrides = [argument for argument in arguments if argument not in options]
     try:
+        if options not in ([], ["--dry-run"]):
+            raise UserError(f"{' '.join(options)} is no option.\nThere is --dry-run; settings are given as key=value.")
         from maskedclip_composer.config_file import load_config
         from maskedclip_composer.sweep.config import SweepConfig
-        from maskedclip_composer.sweep.run import commands, run_sweep
+        from maskedclip_composer.sweep.execute import execute
+        from maskedclip_composer.sweep.plan import plan
 
         sweep = load_config(SweepConfig, path, overrides)
-        if dry_run:
-            for name in sweep.runs:
-                sweep.resolved(name)
-            print("\n".join(shlex.join(command) for command in commands(sweep).values()))
+        jobs = plan(sweep)
+        if options:
+            for job in jobs:
+                print(f"{job}{'  # finished' if job.is_done else ''}")
             return 0
-        failed = run_sweep(sweep)
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(sweep.folder / "sweep.lock", timeout=0):
+            return execute(jobs, again=f"{COMMAND} {shlex.join(arguments)}")
+    except Timeout as error:
+        return report(UserError(f"{error.lock_file}: another process is at work there.\nWait, or stop it."), COMMAND)
     except UserError as error:
-        return report(error, "sweep")
-    except KeyboardInterrupt:
-        print(f"\nStopped. To go on: python -m maskedclip_composer.sweep {shlex.join([path, *overrides])}")
-        return 130
-    if failed:
-        print(f"Failed: {', '.join(failed)}. The other runs are kept; the same command goes on with what failed.")
-        return 1
-    return 0
+        return report(error, COMMAND)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
-"""A sweep: recipes that are trained one after the other and evaluated together."""
+"""What a sweep file says: several recipes that are trained one after the other and evaluated together."""
 
-from dataclasses import dataclass, field, is_dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
-from maskedclip_composer.config import TrainConfig
-from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
+
+EVALUATION = "evaluation"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")  # names a folder, a key of `checkpoints` and a row of the tables
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """One recipe of a sweep.
+class SweepRunConfig:
+    """One run: a recipe and what differs from it.
 
     Attributes:
         recipe: Path of a yaml for train.py.
-        overrides: key=value, as on train.py's command line; they win over the sweep's.
+        overrides: key=value, as on the command line; they come after `shared`.
     """
 
     recipe: str = MISSING
@@ -25,12 +26,12 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteConfig:
-    """How the trained encoders are evaluated.
+class SweepEvaluationConfig:
+    """One suite of all the runs.
 
     Attributes:
         config: Path of a yaml for evaluate.py.
-        overrides: key=value, as on evaluate.py's command line.
+        overrides: key=value, as on the command line; `checkpoints.NAME` adds an encoder that was not trained here.
     """
 
     config: str = "yamls/evaluate.yaml"
@@ -39,67 +40,48 @@ class SuiteConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """What a sweep file holds.
+    """Several recipes and their evaluation; paths are relative to where the command is run.
 
     Attributes:
-        output: Folder of all runs and of the evaluation.
-        ranks: Processes of each run, on this machine.
-        shared: key=value for every recipe that has the key's section: data.unpaired.remote=... is left out where a
-            recipe reads no unpaired images, objectives.mim.dim=... where it has no mim.
-        runs: Recipes by the name of their run, in the order in which they are trained.
-        evaluate: How all of them are evaluated; null trains alone.
+        name: Of the sweep and of its folder.
+        output: Folder that it lies in: runs go to `<output>/<name>/<run>`, the suite to `<output>/<name>/evaluation`.
+        ranks: Processes of each run and of the suite; above 1 they are started by Composer's launcher.
+        values: Texts that the overrides use as `${values.NAME}`, so that a path is given once.
+        shared: key=value for every run whose recipe has the key's section (`sections.py`).
+        runs: By name, in the order in which they are trained and tabulated.
+        evaluate: null trains only.
     """
 
-    output: str = "runs/sweep"
+    name: str = MISSING
+    output: str = "runs"
     ranks: int = 1
+    values: dict[str, str] = field(default_factory=dict)
     shared: list[str] = field(default_factory=list)
-    runs: dict[str, RunConfig] = MISSING
-    evaluate: SuiteConfig | None = None
+    runs: dict[str, SweepRunConfig] = MISSING
+    evaluate: SweepEvaluationConfig | None = None
 
-    def __post_init__(self) -> None:
-        if self.ranks < 1:
-            raise UserError(f"ranks={self.ranks} is not positive.\nUse 1, or the number of GPUs.")
+    def __post_init__(self):
         if not self.runs:
-            raise UserError("runs is empty: nothing would be trained.\nWrite `runs: {NAME: {recipe: FILE.yaml}}`.")
-        for override in self.shared:
-            if not any(applies(override, run) for run in self.runs.values()):
-                raise UserError(
-                    f"shared: {override} concerns no recipe of the sweep: none has its section.\n"
-                    "Check the key, or remove it."
-                )
+            raise UserError("runs is empty: nothing would be trained.\nAdd for example `mae: {recipe: FILE.yaml}`.")
+        for name in (self.name, *self.runs):
+            if not _NAME.fullmatch(name):
+                raise UserError(f"{name!r} must be a plain name of letters, digits, _, + and -: it names a folder.")
+        if EVALUATION in self.runs:
+            raise UserError(f"runs.{EVALUATION} has the name of the suite's folder.\nChoose another name.")
+        if self.ranks < 1:
+            raise UserError(f"ranks={self.ranks} is not positive.\nUse the number of processes of a run.")
+        given = {"shared": self.shared} | {f"runs.{name}.overrides": run.overrides for name, run in self.runs.items()}
+        if self.evaluate is not None:
+            given["evaluate.overrides"] = self.evaluate.overrides
+        for key, overrides in given.items():
+            for override in overrides:
+                if override.split("=")[0] in ("run_name", "output"):
+                    raise UserError(
+                        f"{key} has {override}, which the sweep sets itself.\n"
+                        "Use name and output of the sweep, and the names of its runs."
+                    )
 
-    def arguments(self, name: str) -> list[str]:
-        """Return what train.py is called with for a run."""
-        run = self.runs[name]
-        shared = [override for override in self.shared if applies(override, run)]
-        return [run.recipe, *shared, *run.overrides, f"output={self.output}", f"run_name={name}"]
-
-    def resolved(self, name: str) -> TrainConfig:
-        """Return the checked config of a run.
-
-        Raises:
-            UserError: As train.py would, with the run's name.
-        """
-        path, *overrides = self.arguments(name)
-        try:
-            return load_config(TrainConfig, path, overrides)
-        except UserError as error:
-            raise UserError(f"runs.{name}: {error}") from error
-
-
-def applies(override: str, run: RunConfig) -> bool:
-    """Tell whether a recipe has all optional sections that an override's key lies in."""
-    if not Path(run.recipe).is_file():
-        return True  # `resolved` says what is wrong
-    node: Any = OmegaConf.merge(OmegaConf.load(run.recipe), OmegaConf.from_dotlist(run.overrides))
-    cls: Any = TrainConfig
-    for name in override.partition("=")[0].split(".")[:-1]:
-        hint = get_type_hints(cls).get(name)
-        part = next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
-        node = node.get(name) if isinstance(node, DictConfig) else None
-        if part is None:
-            return True
-        if node is None and type(None) in get_args(hint):
-            return False
-        cls = part
-    return True
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's files are."""
+        return Path(self.output) / self.name

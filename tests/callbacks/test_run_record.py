@@ -5,8 +5,9 @@ from pathlib import Path
 import yaml
 
 from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.mlflow_store import open_client
-from maskedclip_composer.callbacks.run_record import flatten, git_state, package_versions
+from maskedclip_composer.callbacks.run_record import git_state, package_versions
 from tests.callbacks.tiny import make_trainer, run
 
 SECRET = "hunter2"

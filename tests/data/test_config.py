@@ -3,7 +3,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.entities import EntityConfig
 from maskedclip_composer.data.prompts import PromptConfig
+from maskedclip_composer.data.sentences import SentenceConfig
 from maskedclip_composer.errors import UserError
 
 STREAM = {"remote": "/sets/a", "batch_size": 4}
@@ -21,7 +23,13 @@ def test_loads_as_an_omegaconf_structured_config():
 
 
 @pytest.mark.parametrize(
-    "keys", [{"paired": {"remote": "/a"}}, {"paired": STREAM, "label": "both"}, {"paired": STREAM, "colour": 1}]
+    "keys",
+    [
+        {"paired": {"remote": "/a"}},
+        {"paired": STREAM, "label": "both"},
+        {"paired": STREAM, "colour": 1},
+        {"paired": STREAM, "entities": {"tagger": "radgraph"}},
+    ],
 )
 def test_omegaconf_refuses_missing_batch_size_bad_literal_and_unknown_key(keys):
     with pytest.raises(OmegaConfBaseException):
@@ -42,6 +50,11 @@ def test_omegaconf_refuses_missing_batch_size_bad_literal_and_unknown_key(keys):
         ({"paired": STREAM, "flip": -0.1}, ["data.flip = -0.1"]),
         ({"paired": STREAM, "max_tokens": 2}, ["data.max_tokens = 2"]),
         ({"paired": STREAM, "prompts": {"template": "A photograph"}}, ["data.prompts.template = 'A photograph'"]),
+        ({"paired": STREAM, "join_texts": True}, ["data.join_texts = true", "set data.label=unique"]),
+        ({"unpaired": STREAM, "label": "unique", "join_texts": True}, ["data.join_texts", "add data.paired"]),
+        ({"unpaired": STREAM, "entities": {}}, ["data.entities", "data.paired is not given"]),
+        ({"unpaired": STREAM, "sentences": {}}, ["data.sentences", "data.paired is not given"]),
+        ({"paired": STREAM, "sentences": {"max_sentences": 0}}, ["data.sentences.max_sentences = 0"]),
         ({"paired": STREAM, "num_workers": -1}, ["data.num_workers = -1"]),
         ({"paired": STREAM, "shuffle_block_size": 0}, ["data.shuffle_block_size = 0"]),
         ({"paired": STREAM, "download_retry": -1}, ["data.download_retry = -1"]),
@@ -58,6 +71,13 @@ def test_every_wrong_value_is_named_with_its_remedy(keys, said):
 def test_prompts_are_on_unless_told_otherwise():
     assert load(paired=STREAM).prompts == PromptConfig(pack="retina-en", expert=True, template=None)
     assert load(paired=STREAM, prompts={"expert": False}).prompts == PromptConfig(expert=False)
+
+
+def test_an_empty_key_switches_entities_and_sentences_on():
+    assert (load(paired=STREAM).entities, load(paired=STREAM).sentences) == (None, None)
+    config = load(paired=STREAM, entities={}, sentences={}, join_texts=True, label="unique")
+    assert config.entities == EntityConfig(tagger="lexicon", lexicon="retina", model="en_core_sci_sm")
+    assert config.sentences == SentenceConfig(max_sentences=16)
 
 
 def test_a_label_mode_given_in_python_is_checked_too():

@@ -9,13 +9,13 @@ from PIL import Image
 from maskedclip_composer.data import crops
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.crops import CropConfig, Crops, draw_crops
-from maskedclip_composer.data.transforms import random_view
+from maskedclip_composer.data.transforms import crop_box, random_view
 from maskedclip_composer.errors import UserError
 from tests.data.conftest import jpeg
 from tests.data.test_loader import PATCHES, assert_equal, build
 
 PHOTO = np.asarray(Image.open(io.BytesIO(jpeg(0, 301, 263))))
-QUIET = {"jitter": 0.0, "gray": 0.0, "blur": [0.0, 0.0, 0.0], "solarize": 0.0}
+QUIET = {"jitter": 0.0, "gray": 0.0, "distortion": False}
 SMALL = {"local_count": 3, "local_size": 16}
 
 
@@ -33,36 +33,40 @@ def test_numbers_and_sizes_follow_the_config():
     assert drawn.block_mask.shape == (3, 16)
     assert first.dtype == drawn.global_crops.dtype == drawn.local_crops.dtype == torch.uint8
     assert drawn.block_mask.dtype == torch.bool
+    assert first.is_contiguous()
 
 
-def test_without_distortions_crops_are_random_views_of_the_photograph():
+def test_without_distortions_views_are_random_crops_of_the_photograph():
     first, drawn = draw(5, **QUIET)
     rng = np.random.default_rng(5)
     assert torch.equal(first, random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
-    rng.random(4)  # the chances of the first crop's distortions, which stays as it is
     assert torch.equal(drawn.global_crops[0], random_view(PHOTO, 32, min_crop=0.4, flip=0.5, rng=rng))
-    rng.random(4)
+    rng.random((2, 4))  # the chances of both global views' distortions
     local = random_view(PHOTO, 16, min_crop=0.05, max_crop=0.32, flip=0.5, rng=rng)
     assert torch.equal(drawn.local_crops[0], local)
 
 
-def test_local_crops_have_their_own_areas(monkeypatch):
-    boxes: list[tuple[int, int]] = []
-    original = crops.random_view
-
-    def recording(image, size, *, min_crop, flip, rng, max_crop=1.0):
-        boxes.append((min_crop, max_crop))
-        return original(image, size, min_crop=min_crop, flip=flip, rng=rng, max_crop=max_crop)
-
-    monkeypatch.setattr(crops, "random_view", recording)
-    draw(local_min_crop=0.1, local_max_crop=0.2)
-    assert boxes == [(0.4, 1.0), *[(0.1, 0.2)] * 3]
+def test_local_views_have_their_own_areas():
+    boxes = np.array([crop_box(400, 400, 0.05, np.random.default_rng(n), max_area=0.32)[2:] for n in range(500)])
+    areas = boxes.prod(axis=1) / 400**2
+    assert 0.049 < areas.min() < 0.06
+    assert 0.31 < areas.max() < 0.322
 
 
-def test_each_kind_of_crop_has_its_own_chances():
-    config = CropConfig(blur=[1.0, 0.1, 0.5], solarize=0.3)
-    assert [config.distortions(kind).blur for kind in range(3)] == [1.0, 0.1, 0.5]
-    assert [config.distortions(kind).solarize for kind in range(3)] == [0.0, 0.3, 0.0]
+def test_each_kind_of_view_has_the_chances_of_byol(monkeypatch):
+    """BYOL, appendix B: blur 1.0 and 0.1, solarize 0 and 0.2; DINO blurs half of the local views."""
+    chances: list[tuple[float, ...]] = []
+
+    def recording(image, *, jitter, gray, blur, solarize, rng):
+        chances.append((jitter, gray, blur, solarize))
+        return image
+
+    monkeypatch.setattr(crops, "distort", recording)
+    draw(local_count=2)
+    assert chances == [(0.8, 0.2, 1.0, 0.0), (0.8, 0.2, 0.1, 0.2), (0.8, 0.2, 0.5, 0.0), (0.8, 0.2, 0.5, 0.0)]
+    chances.clear()
+    draw(**QUIET)
+    assert set(chances) == {(0.0, 0.0, 0.0, 0.0)}
 
 
 def test_hidden_shares_are_within_their_bounds_and_have_their_chance():
@@ -81,26 +85,22 @@ def test_hidden_shares_are_within_their_bounds_and_have_their_chance():
     assert not draw(mask_probability=0.0)[1].block_mask.any()
     exact = draw(mask_probability=1.0, mask_min=0.25, mask_max=0.25)[1].block_mask
     assert exact.sum(dim=1).tolist() == [4, 4]
-    least = draw(mask_probability=1.0, mask_min=0.01, mask_max=0.02)[1].block_mask  # of 16 patches
-    assert least.sum(dim=1).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
     ("key", "value", "remedy"),
     [
-        ("global_count", 1, "2 or more"),
-        ("local_count", 0, "1 or more"),
-        ("local_size", 4, "8 pixels or more"),
-        ("local_min_crop", 0.0, "above 0 and at most 1"),
-        ("local_max_crop", 0.01, "at least local_min_crop = 0.05"),
+        ("global_count", 1, "at least 2"),
+        ("local_count", 0, "at least 1"),
+        ("local_size", 0, "a positive number of pixels"),
+        ("local_min_crop", 0.0, "above 0, at most local_max_crop"),
+        ("local_min_crop", 0.5, "above 0, at most local_max_crop"),
+        ("local_max_crop", 1.5, "at most 1"),
         ("jitter", 1.1, "a probability"),
         ("gray", -0.1, "a probability"),
-        ("blur", [0.5], "three probabilities"),
-        ("blur", [0.5, 2.0, 0.1], "three probabilities"),
-        ("solarize", 2.0, "a probability"),
         ("mask_probability", -1.0, "a probability"),
-        ("mask_min", 0.0, "above 0 and below 1"),
-        ("mask_max", 1.0, "at least mask_min = 0.1 and below 1"),
+        ("mask_min", 0.0, "above 0, at most mask_max"),
+        ("mask_max", 1.0, "below 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(key, value, remedy):
@@ -110,11 +110,11 @@ def test_a_wrong_value_is_named_with_its_remedy(key, value, remedy):
 
 
 def test_it_loads_from_a_yaml_and_has_to_fit_the_image():
-    given = {"unpaired": {"remote": "/a", "batch_size": 4}, "crops": {"local_size": 64, "blur": [1, 0, 0.5]}}
+    given = {"unpaired": {"remote": "/a", "batch_size": 4}, "crops": {"local_size": 64, "distortion": False}}
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), given))
     assert isinstance(config, DataConfig)
-    assert config.crops == CropConfig(local_size=64, blur=[1.0, 0.0, 0.5])
-    with pytest.raises(UserError, match=r"data.crops.local_size = 96: is larger than the global crops"):
+    assert config.crops == CropConfig(local_size=64, distortion=False)
+    with pytest.raises(UserError, match=r"data.crops.local_size = 96: is larger than the global views"):
         DataConfig(unpaired=StreamConfig(remote="/a", batch_size=4), image_size=64, crops=CropConfig())
 
 

@@ -139,3 +139,50 @@ def test_length_is_rounded_up_to_eight_but_not_past_the_limit(longest, limit, le
     assert batch["text_ids"].shape == (2, length)
     assert batch["text_ids"][1].tolist() == [1, 2, 3] + [99] * (length - 3)
     assert batch["text_mask"].sum(1).tolist() == [longest, 3]
+
+
+REPORT = {
+    "texts": ["Optic disc pale. Macula flat ", "drusen", "glaucoma", "Any scar?"],
+    "labels": ["", "drusen", "glaucoma", ""],
+    "text_kinds": ["sentence", "finding", "category", "sentence"],
+}
+
+
+def test_joined_texts_are_the_sentences_of_one_report(tokenizer):
+    bare = PromptConfig(expert=False, template="{category} seen").applied_to(PACK)
+    sampler = TextSampler(Tokenisation(tokenizer, 64), bare, label="unique", join_texts=True)
+    item = draw(sampler, 5, 0, REPORT)
+    assert item.text == "Optic disc pale. Macula flat. drusen seen. glaucoma seen. Any scar?"
+    assert item.label == -6
+    worded = TextSampler(Tokenisation(tokenizer, 64), PACK, label="unique", join_texts=True)
+    assert len({draw(worded, 5, seed, REPORT).text for seed in range(20)}) > 5
+
+
+def test_noise_is_drawn_after_everything_else(tokenizer):
+    plain = TextSampler(Tokenisation(tokenizer, 32), PACK, label="category")
+    noisy = TextSampler(Tokenisation(tokenizer, 32), PACK, label="category", noise_length=32)
+    for seed in range(20):
+        one, other = draw(plain, 3, seed, MIXED), draw(noisy, 3, seed, MIXED)
+        assert (one.text, one.label, one.noise) == (other.text, other.label, None)
+        assert other.noise is not None
+        assert (other.noise.shape, other.noise.dtype) == ((32,), np.float32)
+        again = np.random.default_rng(seed)
+        plain(MIXED, 3, again, name="")
+        assert np.array_equal(other.noise, again.random(32, dtype=np.float32))
+
+
+def test_collated_units_and_noise_lie_beside_their_tokens(tokenizer):
+    tokenise = Tokenisation(tokenizer, 24, tagger=lambda text: [(2, 12)], max_sentences=2)
+    sampler = TextSampler(tokenise, PACK, label="category", noise_length=24)
+    items = [draw(sampler, 3, seed) for seed in range(9)]
+    batch = collate_texts(items, max_tokens=24, pad_id=tokenizer.pad_token_id)
+    rows, tokens = batch["text_ids"].shape
+    assert batch["text_noise"].shape == (9, tokens)
+    assert batch["text_noise"].dtype == torch.float32
+    for row, item in enumerate(items):
+        assert np.array_equal(batch["text_noise"][row].numpy(), item.noise[:tokens])
+        for unit in ("word", "entity", "sentence"):
+            numbers = batch[f"text_{unit}"]
+            assert (numbers.shape, numbers.dtype) == ((rows, tokens), torch.int64)
+            numbers = numbers[batch["text_index"][row]].tolist()
+            assert numbers == item.units[unit].tolist() + [-1] * (tokens - len(item.tokens))

@@ -11,7 +11,9 @@ from data_prep import synthetic
 from data_prep.histogram_probe import histogram_probe
 from data_prep.phantom.diagnoses import DIAGNOSES
 from data_prep.synthetic import DOWNSTREAM_CLASSES, SyntheticConfig, plan_patients, write_synthetic
+from data_prep.text_tower import read_texts
 from maskedclip_composer.errors import UserError
+from tests.data_prep.drawing import run
 
 CONFIG = SyntheticConfig(paired=40, unpaired=6, downstream=320, size=64, seed=3)
 SMALL = SyntheticConfig(paired=5, unpaired=2, downstream=3, size=64, seed=3)
@@ -91,6 +93,34 @@ def test_texts_have_one_label_or_one_each(written: Path):
         assert not any(f"{other} eye" in text for text in texts)
         for text, label in zip(texts, labels * (len(texts) // len(labels)), strict=True):
             assert label == "normal fundus" or "normal fundus" not in text
+
+
+def test_reports_are_of_the_paired_photographs(written: Path):
+    paired, reports = (pd.read_csv(written / f"{name}.csv") for name in ("paired", "reports"))
+    assert list(reports.columns) == synthetic.REPORT_COLUMNS
+    shared = ["image", "patient", "eye", "split"]
+    assert reports[shared].equals(paired[shared])
+    assert set(reports["text_kind"]) == {"sentence"}
+    for text, labels in zip(reports["text"], paired["label"], strict=True):
+        assert synthetic.SEPARATOR.strip() not in text
+        assert all(label in text for label in labels.split(" | "))
+    assert reports["text"].nunique() == len(reports)
+
+
+def test_reports_are_prepared_and_the_trial_tower_knows_their_words(small: Path, tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    shards = tmp_path / "shards"
+    arguments = ("--csv", small / "reports.csv", "--images", small, "--separator", "|", "--size", "64")
+    assert run("manifest", *arguments, "--out", shards) == 0
+    assert run("text-tower", "--shards", shards / "train", "--width", "16", "--out", tmp_path / "text") == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "text")
+    reports = pd.read_csv(small / "reports.csv")["text"].tolist()
+    assert sorted(read_texts(shards / "train")) == sorted(reports)
+    for report in reports:
+        encoded = tokenizer(report)
+        assert tokenizer.unk_token_id not in encoded["input_ids"]
+        assert len(encoded["input_ids"]) < 1.5 * (max(word for word in encoded.word_ids() if word is not None) + 1)
 
 
 def test_colour_alone_does_not_solve_the_downstream_task(written: Path):

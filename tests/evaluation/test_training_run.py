@@ -107,6 +107,14 @@ def test_what_nothing_says_is_unknown(run):
     assert contaminated(run, ["b"], [HASHES[3]]) is None
 
 
+def test_what_the_first_weights_have_seen_is_unknown(run):
+    (run / "config.yaml").write_text("image_encoder: {weights: 'retfound:a.pth'}\n")
+    samples(run, 1)
+    manifest(run / "data" / "paired" / "manifest.parquet", [("stored", "a", HASHES[0])])
+    assert contaminated(run, ["b"], [HASHES[3]]) is None
+    assert contaminated(run, ["b", "a"], [HASHES[3], HASHES[0]]).tolist() == [False, True]
+
+
 def test_numbers_of_images(run):
     (run / "data_manifest.json").write_text(json.dumps({"unpaired": {"samples": 851}, "prompts": {"pack": "x"}}))
     assert num_images(run) == {"paired": 0, "unpaired": 851}
@@ -140,7 +148,7 @@ def test_a_run_is_found_from_every_way_to_name_it(run):
     ],
 )
 def test_recipes_of_the_ablation(run, name, parts):
-    content = yaml.safe_load((ROOT / "yamls" / "ablation" / f"{name}.yaml").read_text())
+    content = yaml.safe_load((ROOT / "yamls" / "pretrain" / f"{name}.yaml").read_text())
     for kind in ("paired", "unpaired"):
         if kind in content["data"]:
             content["data"][kind]["remote"] = kind

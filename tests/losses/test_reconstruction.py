@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maskedclip_composer.losses.reconstruction import masked_patch_mse
+from maskedclip_composer.losses.reconstruction import masked_patch_mse, streamwise_patch_mse
 
 
 def case(images: int = 3, patches: int = 5, values: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -61,3 +61,36 @@ def test_an_image_with_nothing_removed_adds_nothing():
     mask[1] = 0
     one, three = (masked_patch_mse(prediction[[i]], target[[i]], mask[[i]]) for i in (0, 2))
     torch.testing.assert_close(masked_patch_mse(prediction, target, mask), (one + three) / 3)
+
+
+def printed_sum(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, num_pairs: int) -> float:
+    """L_att of the pairs plus L_att of the others, each as printed; a stream without images has no term."""
+    streams = [slice(0, num_pairs), slice(num_pairs, len(mask))]
+    return sum(printed_equation(prediction[s], target[s], mask[s]) for s in streams if len(mask[s]))
+
+
+@pytest.mark.parametrize("num_pairs", [0, 1, 3, 4])
+def test_streams_are_the_sum_of_the_printed_equations(num_pairs):
+    inputs = case(images=4)
+    loss = streamwise_patch_mse(*inputs, torch.tensor(num_pairs))
+    assert loss.item() == pytest.approx(printed_sum(*inputs, num_pairs))
+
+
+@pytest.mark.parametrize("num_pairs", [0, 4])
+def test_one_stream_alone_is_the_plain_loss(num_pairs):
+    inputs = case(images=4)
+    torch.testing.assert_close(streamwise_patch_mse(*inputs, torch.tensor(num_pairs)), masked_patch_mse(*inputs))
+
+
+def test_a_stream_weighs_the_same_however_many_images_it_has():
+    prediction, target, mask = case(images=4)
+    loss = streamwise_patch_mse(prediction, target, mask, torch.tensor(1))
+    doubled = [torch.cat([values, values[1:]]) for values in (prediction, target, mask)]
+    torch.testing.assert_close(streamwise_patch_mse(*doubled, torch.tensor(1)), loss)
+
+
+def test_gradients_of_streams_are_those_of_finite_differences():
+    prediction, target, mask = case(images=4)
+    assert torch.autograd.gradcheck(
+        lambda p, t: streamwise_patch_mse(p, t, mask, torch.tensor(3)), (prediction.requires_grad_(), target)
+    )

@@ -1,10 +1,6 @@
+import dataclasses
 import inspect
 import math
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +9,33 @@ import torch.nn.functional as F
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.losses.self_distillation import dinov2_loss, sinkhorn_knopp
-from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
+from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.objectives.base import Parts
 from maskedclip_composer.objectives.dinov2 import Dinov2, Dinov2Config
-from tests.objectives import crops, dinov2_ranks
+from maskedclip_composer.types import Batch
+from tests import tiny
+
+PROTOTYPES, LOCAL_COUNT = 24, 3
+
+
+def network(*, bridge_depth: int = 0, **overrides) -> PretrainNet:
+    """Build the network of the tiny dinov2 with other settings."""
+    torch.manual_seed(0)
+    encoder = tiny.image_encoder()
+    branch = ImageBranch(encoder, BridgeConfig(depth=bridge_depth), "auto")
+    objective = dataclasses.replace(tiny.OBJECTIVES["dinov2"], **overrides).build(Parts(image_encoder=encoder))
+    return PretrainNet(branch, None, {"dinov2": objective}, mask_ratio=0.75, with_teacher=True)
+
+
+def step(pairs: int, unpaired: int) -> Batch:
+    """Make a batch in which the first image of each part has masks of 5 and 2 patches, and the others have none."""
+    batch = tiny.batch(pairs, unpaired)
+    for part in batch.values():
+        part["block_mask"][:] = False
+        part["block_mask"][0, 0, 3:8] = True
+        part["block_mask"][0, 1, 9:11] = True
+    return batch
 
 
 def objective_of(net) -> Dinov2:
@@ -25,7 +45,7 @@ def objective_of(net) -> Dinov2:
 
 
 def test_outputs_are_the_arguments_of_the_loss():
-    outputs = crops.net()(crops.batch(2, 3))["dinov2"]
+    outputs = network()(step(2, 3))["dinov2"]
     assert set(outputs) == set(inspect.signature(dinov2_loss).parameters)
     shapes = {name: tuple(value.shape) for name, value in outputs.items()}
     assert shapes == {
@@ -43,7 +63,7 @@ def test_outputs_are_the_arguments_of_the_loss():
 
 
 def test_the_student_sees_mask_tokens_and_the_teacher_whole_views():
-    net, batch = crops.net().eval(), crops.batch(2, 0)
+    net, batch = network().eval(), step(2, 0)
     with torch.no_grad():
         objective_of(net).mask_token.normal_()
     outputs, part = net(batch)["dinov2"], batch["paired"]
@@ -62,7 +82,7 @@ def test_the_student_sees_mask_tokens_and_the_teacher_whole_views():
     first = encoder(views[0], block_mask=part["block_mask"][:, 0], mask_token=objective.mask_token)
     expected = scores(objective.heads["ibot"], first[0, 4:9])  # patches 3 to 7 of the first image
     torch.testing.assert_close(outputs["student_patches"][:5], expected, atol=1e-5, rtol=1e-5)
-    for number in range(crops.LOCAL_COUNT):
+    for number in range(LOCAL_COUNT):
         local = encoder(net.normalise(part["local_crops"][:, number]))
         expected = scores(objective.heads["dino"], local[:, 0])
         torch.testing.assert_close(outputs["student_views"][2 + number], expected, atol=1e-5, rtol=1e-5)
@@ -86,15 +106,23 @@ def is_trained(name: str) -> bool:
 
 
 def test_all_parameters_but_the_teachers_learn():
-    net = crops.net()
-    gradients = gradients_of(net, crops.batch(2, 2))
+    net = network()
+    gradients = gradients_of(net, step(2, 2))
     assert {name for name, gradient in gradients.items() if gradient is not None} == set(filter(is_trained, gradients))
     assert [name for name, gradient in gradients.items() if gradient is not None and not gradient.any()] == []
     assert len({id(parameter) for parameter in net.parameters()}) == len(gradients)
 
 
+def test_the_bridge_takes_part_in_student_and_teacher():
+    net, batch = network(bridge_depth=1), step(2, 2)
+    gradients = gradients_of(net, batch)
+    assert all(gradients[name] is not None for name in gradients if name.startswith("branch.bridge."))
+    tokens = net.branch(net.normalise(batch["paired"]["image"][1:]))  # nothing of it is hidden
+    torch.testing.assert_close(net(batch)["dinov2"]["class_tokens"][0, 1:2], tokens[:, 0], atol=1e-5, rtol=1e-5)
+
+
 def test_where_nothing_is_hidden_every_parameter_has_a_gradient_still():
-    net, batch = crops.net(), crops.batch(2, 2)
+    net, batch = network(), step(2, 2)
     for part in batch.values():
         part["block_mask"][:] = False
     gradients = gradients_of(net, batch)
@@ -114,8 +142,8 @@ def test_where_nothing_is_hidden_every_parameter_has_a_gradient_still():
     ],
 )
 def test_a_weight_of_zero_switches_its_part_off(off, heads, absent):
-    net, whole = crops.net(**{off: 0.0}), crops.net()
-    objective, batch = objective_of(net), crops.batch(2, 2)
+    net, whole = network(**{off: 0.0}), network()
+    objective, batch = objective_of(net), step(2, 2)
     assert list(objective.heads) == list(objective.teacher_heads) == heads
     assert (objective.mask_token is None) == (off == "ibot_weight")
     outputs = net(batch)
@@ -127,27 +155,27 @@ def test_a_weight_of_zero_switches_its_part_off(off, heads, absent):
 
 
 def test_without_ibot_the_student_sees_whole_views():
-    net, batch = crops.net(ibot_weight=0.0), crops.batch(2, 0)
+    net, batch = network(ibot_weight=0.0), step(2, 0)
     before = net(batch)["dinov2"]["student_views"]
     batch["paired"]["block_mask"][:] = True
     assert torch.equal(net(batch)["dinov2"]["student_views"], before)
 
 
 def test_schedules_follow_the_share_of_training_alone():
-    objective = objective_of(crops.net(freeze_prototypes=0.01))
+    objective = objective_of(network(freeze_prototypes=0.01))
     assert objective.frozen
     for done, temperature, frozen in [(0.5, 0.07, False), (0.15, 0.055, False), (0.0, 0.04, True), (1.0, 0.07, False)]:
         objective.on_progress(done)
         assert objective.teacher_temperature == pytest.approx(temperature)
         assert objective.frozen == frozen
-    without = objective_of(crops.net(teacher_warmup=0.0))
+    without = objective_of(network(teacher_warmup=0.0))
     assert without.teacher_temperature == 0.07
     assert not without.frozen
 
 
 def test_frozen_prototypes_have_a_gradient_of_zero_and_the_same_scores():
-    free, frozen = crops.net(), crops.net(freeze_prototypes=1.0)
-    batch = crops.batch(2, 2)
+    free, frozen = network(), network(freeze_prototypes=1.0)
+    batch = step(2, 2)
     torch.testing.assert_close(frozen(batch)["dinov2"]["student_views"], free(batch)["dinov2"]["student_views"])
     expected = gradients_of(free, batch)
     for name, gradient in gradients_of(frozen, batch).items():
@@ -160,7 +188,7 @@ def test_frozen_prototypes_have_a_gradient_of_zero_and_the_same_scores():
 
 
 def test_the_teachers_heads_are_copies_that_follow_by_momentum():
-    net = crops.net()
+    net = network()
     objective = objective_of(net)
     pairs = list(net.momentum_pairs())
     assert pairs[1:] == [(objective.teacher_heads, objective.heads)]
@@ -179,7 +207,7 @@ def test_the_teachers_heads_are_copies_that_follow_by_momentum():
 
 
 def test_diagnostics_are_the_parts_of_the_loss():
-    net, batch = crops.net(koleo_weight=0.3), crops.batch(2, 2)
+    net, batch = network(koleo_weight=0.3), step(2, 2)
     outputs = net(batch)["dinov2"]
     numbers = objective_of(net).diagnose(**outputs)
     total = numbers["dino"] + numbers["ibot"] + 0.3 * 2 * numbers["koleo"]
@@ -188,7 +216,7 @@ def test_diagnostics_are_the_parts_of_the_loss():
 
 
 def test_the_teachers_entropy_tells_a_collapse():
-    net, batch = crops.net(), crops.batch(4, 0)
+    net, batch = network(), step(4, 0)
     with torch.no_grad():  # the images of different noise are alike to an untrained network: pull them apart
         objective_of(net).teacher_heads["dino"].mlp[0].weight.mul_(50)
         objective_of(net).teacher_heads["dino"].mlp[2].weight.mul_(50)
@@ -196,7 +224,7 @@ def test_the_teachers_entropy_tells_a_collapse():
     for key in ("image", "global_crops"):
         batch["paired"][key][:] = 100
     alike = objective_of(net).diagnose(**net(batch)["dinov2"])["teacher_entropy"]
-    assert alike.item() == pytest.approx(math.log(crops.PROTOTYPES), abs=1e-4)
+    assert alike.item() == pytest.approx(math.log(PROTOTYPES), abs=1e-4)
     assert apart < alike - 0.1
 
 
@@ -221,29 +249,3 @@ def test_the_teachers_entropy_tells_a_collapse():
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Dinov2Config(**options)
-
-
-def test_two_ranks_have_the_loss_and_the_gradients_of_one_process(tmp_path: Path):
-    """One rank has all of the masks, the other none: Sinkhorn-Knopp, KoLeo and iBOT still are of the whole batch."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.objectives.dinov2_ranks", str(tmp_path)],
-            cwd=Path(__file__).parents[2],
-            env=os.environ | common | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(errors)
-    loss, gradients = torch.load(tmp_path / "step.pt")
-    expected_loss, expected = dinov2_ranks.step(crops.batch(4, 0), crops.net())
-    torch.testing.assert_close(loss, expected_loss, atol=1e-5, rtol=1e-5)
-    assert gradients.keys() == expected.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")

@@ -50,26 +50,6 @@ def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(ove
     assert len(client.get_metric_history(logged.info.run_id, "loss/train/total")) == 8
 
 
-@pytest.mark.parametrize("recipe", ["mae", "clip", "mae_clip", "bridge"])
-def test_every_recipe_of_the_ablation_trains(overrides: Overrides, tmp_path: Path, recipe: str):
-    given = yaml.safe_load(Path(f"yamls/pretrain/{recipe}.yaml").read_text())
-    debug = yaml.safe_load(Path(DEBUG).read_text())
-    sizes = {"mim": {"dim": 32, "depth": 1, "num_heads": 2}, "lg_clip": {"embed_dim": 32}}
-    given["objectives"] = {name: own | sizes[name] for name, own in given["objectives"].items()}
-    given |= {key: debug[key] for key in ("image_encoder", "checkpoint", "tracking", "trainer")}
-    given["optimizer"] = {"warmup": "1ba"}
-    given["data"] = debug["data"] | {key: given["data"][key] for key in given["data"] if key == "label"}
-    given["bridge"] = {"depth": 0} if "bridge" in given else {"depth": 1}
-    dropped = {"clip": ["data.unpaired=null"]}.get(recipe, [])
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(given))
-
-    assert train.main([str(path), *overrides("trainer.max_duration=2ba", *dropped)]) == 0
-    run = tmp_path / "runs" / recipe
-    logged = {name for name in ("mim", "lg_clip", "mfd") if lines(run, f"loss/train/{name}")}
-    assert logged == set(given["objectives"])
-
-
 def test_a_finished_run_is_left_alone(overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = [DEBUG, *overrides("trainer.max_duration=2ba", "checkpoint.interval=2ba", "optimizer.warmup=1ba")]
     assert train.main(arguments) == 0

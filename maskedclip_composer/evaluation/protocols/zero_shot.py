@@ -25,6 +25,7 @@ from maskedclip_composer.evaluation.ranks import gather_objects, rank, world_siz
 from maskedclip_composer.evaluation.tasks import TaskConfig
 from maskedclip_composer.evaluation.training_run import training_run
 from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.initial_weights import recorded_start
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import load_tokenizer
 from maskedclip_composer.objectives.two_tower import TwoTower
@@ -127,7 +128,7 @@ def _load(problem: Problem) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
     """Build a run's network and load its checkpoint, every key of it; return its tokenizer and text length too."""
     folder, path = training_run(problem.source), checkpoint(problem.source)
     config = load_config(TrainConfig, f"{folder}/config.yaml", [])
-    model = build_model(config)
+    model = build_model(config, recorded_start(Path(f"{folder}")))
     try:
         model.load_state_dict(read_checkpoint(path)["state"]["model"], strict=True)
     except RuntimeError as error:
