@@ -1,7 +1,5 @@
-"""Pictures of what masked image modelling and feature distillation have learnt."""
+"""Pictures of what the objectives have learnt."""
 
-import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +7,21 @@ import torch
 from composer.core import Callback, State, Time, TimeUnit
 from composer.loggers import Logger
 from composer.utils import dist
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.callbacks.picture_columns import Step, columns, maps
+from maskedclip_composer.callbacks.picture_drawing import draw, draw_map
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
-from maskedclip_composer.objectives.mim import patchify
 from maskedclip_composer.types import Batch
-
-HIDDEN_GREY = 0.5
 
 
 class Pictures(Callback):
-    """Draw a few images of the step: input, masked input, reconstruction, and cosine of the distilled features.
+    """Draw a few images of the step: input, reconstructions and heat maps over patches.
 
-    Rank 0 draws from the step's own outputs, without a further forward pass, into `ba0000300.png`; MLflow gets
-    the file too. Columns of an objective that is off are left out; with neither on nothing is drawn.
+    Rank 0 draws from the step's own outputs, without a further forward pass, into `ba0000300.png`, and maps that
+    belong to no image into files such as `phi-ba0000300.png`; MLflow gets the files too. Columns of an objective
+    that is off are left out; with none that has any nothing is drawn.
 
     Args:
         interval: A Composer time in epochs or steps; the last step is always drawn.
@@ -59,30 +55,28 @@ class Pictures(Callback):
             self._draw(state)
 
     def _draw(self, state: State) -> None:
-        outputs: dict[str, dict[str, Tensor]] = state.outputs  # pyright: ignore[reportAssignmentType]
-        if "mim" not in outputs and "mfd" not in outputs:
-            return
         batch: Batch = state.batch
         images = torch.cat([part["image"] for part in (batch.get("paired"), batch.get("unpaired")) if part])
-        kinds = ["paired"] * (len(images) - len(batch["unpaired"]["image"]) if "unpaired" in batch else len(images))
-        kinds += ["unpaired"] * (len(images) - len(kinds))
-        chosen = np.linspace(0, len(images) - 1, min(self.num_pictures, len(images))).round().astype(int)
-        rows = torch.as_tensor(chosen, device=images.device)
-        shown = {
-            name: {key: value[rows].detach().float().cpu() for key, value in outputs[name].items()}
-            for name in ("mim", "mfd")
-            if name in outputs
-        }
-        step = state.timestamp
-        path = self.folder / f"ba{step.batch.value:07d}.png"
-        picture = draw(
-            images[rows].cpu(),
-            shown,
-            rows=[f"{kinds[index]} {index}" for index in chosen],
-            title=f"{state.run_name}, epoch {step.epoch.value + 1}, step {step.batch.value}",
-            mean=self.mean,
-            std=self.std,
+        pairs = len(batch["paired"]["image"]) if "paired" in batch else 0
+        rows = torch.as_tensor(np.linspace(0, len(images) - 1, min(self.num_pictures, len(images))).round().astype(int))
+        step = Step(
+            images[rows.to(images.device)].cpu(),
+            state.outputs,  # pyright: ignore[reportArgumentType]
+            rows,
+            self.mean,
+            self.std,
         )
+        now = state.timestamp
+        name = f"ba{now.batch.value:07d}.png"
+        title = f"{state.run_name}, epoch {now.epoch.value + 1}, step {now.batch.value}"
+        if found := columns(step):
+            labels = [f"{'paired' if row < pairs else 'unpaired'} {row}" for row in rows.tolist()]
+            self._write(name, draw(found, rows=labels, title=title))
+        for drawn in maps(step):
+            self._write(f"{drawn.name}-{name}", draw_map(drawn, title=title))
+
+    def _write(self, name: str, picture: bytes) -> None:
+        path = self.folder / name
         write_whole(path, picture)
         if self.tracker is not None:
             self.tracker.log_artifact(path, "pictures")
@@ -101,113 +95,3 @@ def is_due(state: State, interval: Time) -> bool:
     if interval.unit == TimeUnit.EPOCH:
         return is_last or (ends_epoch and (now.epoch.value + 1) % interval.value == 0)
     return is_last or now.batch.value % interval.value == 0
-
-
-def reconstruct(
-    images: UInt8[Tensor, "images 3 size size"],
-    prediction: Float[Tensor, "images patches values"],
-    target: Float[Tensor, "images patches values"],
-    mask: Float[Tensor, "images patches"],
-    *,
-    mean: tuple[float, ...] = IMAGE_MEAN,
-    std: tuple[float, ...] = IMAGE_STD,
-) -> tuple[Float[Tensor, "images 3 size size"], Float[Tensor, "images 3 size size"]]:
-    """Return the masked input and the input with predicted patches in place of the removed ones, in [0, 1].
-
-    Args:
-        images: The step's input.
-        prediction: Normalised pixels, values ordered row, column, channel; or those normalised by each
-            patch's mean and variance, which is put back from the true patch, as MAE's pictures do.
-        target: What `prediction` is trained towards; tells the two apart.
-        mask: 1 where a patch was removed.
-        mean: What the model normalises images with, per channel in units of 0 to 1.
-        std: Likewise.
-    """
-    patch_size = math.isqrt(prediction.shape[-1] // 3)
-    # Values of a patch are ordered row, column, channel.
-    shift, scale = (torch.tensor(value).repeat(patch_size**2) for value in (mean, std))
-    visible = patchify(images.float() / 255, patch_size)
-    normalised = (visible - shift) / scale
-    if not torch.allclose(target, normalised, atol=1e-2):
-        variance = normalised.var(dim=-1, keepdim=True)
-        prediction = prediction * (variance + 1e-6).sqrt() + normalised.mean(dim=-1, keepdim=True)
-    removed = mask[:, :, None] > 0
-    predicted = (prediction * scale + shift).clamp(0, 1)
-    size = images.shape[-1]
-    grey = torch.full_like(visible, HIDDEN_GREY)
-    return (
-        unpatchify(torch.where(removed, grey, visible), patch_size, size),
-        unpatchify(torch.where(removed, predicted, visible), patch_size, size),
-    )
-
-
-def unpatchify(
-    patches: Float[Tensor, "images patches values"], patch_size: int, size: int
-) -> Float[Tensor, "images 3 size size"]:
-    """Undo `objectives.mim.patchify` for square images."""
-    side = size // patch_size
-    grid = patches.reshape(len(patches), side, side, patch_size, patch_size, 3)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, size, size)
-
-
-def draw(
-    images: UInt8[Tensor, "images 3 size size"],
-    outputs: dict[str, dict[str, Tensor]],
-    *,
-    rows: list[str],
-    title: str,
-    mean: tuple[float, ...] = IMAGE_MEAN,
-    std: tuple[float, ...] = IMAGE_STD,
-) -> bytes:
-    """Draw one row per image and one column per view.
-
-    Args:
-        images: The step's input.
-        outputs: Entries `mim` and `mfd` of the model's outputs, for these images alone, in float32.
-        rows: A label per image.
-        title: Above the picture.
-        mean: What the model normalises images with, per channel in units of 0 to 1.
-        std: Likewise.
-
-    Returns:
-        A PNG file.
-    """
-    # Here and not above: matplotlib takes half a second, and pyplot, with its global state, is not needed.
-    from matplotlib.figure import Figure
-
-    pixels = images.float() / 255
-    columns = [("input", pixels)]
-    if "mim" in outputs:
-        masked, reconstruction = reconstruct(images, **outputs["mim"], mean=mean, std=std)
-        share = outputs["mim"]["mask"].mean().item()
-        columns += [(f"masked, {share:.0%} removed", masked), ("reconstruction", reconstruction)]
-    cosine = None
-    if "mfd" in outputs:
-        cosine = torch.cosine_similarity(outputs["mfd"]["prediction"], outputs["mfd"]["target"], dim=-1)
-        columns.append(("cosine to the teacher's features", pixels.mean(dim=1, keepdim=True).expand_as(pixels)))
-
-    side, width = 2.6, len(columns)
-    figure = Figure(figsize=(side * width + 1.2, side * len(images) + 0.7), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(len(images), width, squeeze=False)
-    for column, (name, views) in enumerate(columns):
-        axes[0, column].set_title(name, fontsize=10)
-        for axis, view in zip(axes[:, column], views, strict=True):
-            axis.imshow(view.permute(1, 2, 0).numpy(), extent=(0, 1, 0, 1))
-            axis.set(xticks=[], yticks=[])
-    for axis, label in zip(axes[:, 0], rows, strict=True):
-        axis.set_ylabel(label, fontsize=10)
-    if cosine is not None:
-        grid = math.isqrt(cosine.shape[1])
-        heat = None
-        for axis, values in zip(axes[:, -1], cosine, strict=True):
-            # The scale is fixed so that pictures of different epochs compare.
-            heat = axis.imshow(
-                values.reshape(grid, grid).numpy(), extent=(0, 1, 0, 1), vmin=0, vmax=1, alpha=0.65, cmap="viridis"
-            )
-            axis.set_xlabel(f"mean {values.mean().item():.3f}", fontsize=9)
-        assert heat is not None
-        figure.colorbar(heat, ax=axes[:, -1].tolist(), extend="min", shrink=0.8, label="cosine")
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()

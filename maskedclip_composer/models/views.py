@@ -139,4 +139,5 @@ class Views:
 
     def show(self, name: str, values: Tensor) -> None:
         """Leave something to be drawn, [images of this rank, ...] or of any shape that the picture expects."""
-        self.shown[name] = values.detach()
+        # A copy: FSDP frees a parameter's storage after the forward pass, and the optimiser writes into it.
+        self.shown[name] = values.detach().clone()

@@ -8,9 +8,11 @@ import torch
 from composer.core import Time, Timestamp
 from PIL import Image
 
-from maskedclip_composer.callbacks import pictures
+from maskedclip_composer.callbacks import picture_columns
 from maskedclip_composer.callbacks.config import TrackingConfig
-from maskedclip_composer.callbacks.pictures import draw, is_due, reconstruct, unpatchify
+from maskedclip_composer.callbacks.picture_columns import Step, columns, reconstruct, unpatchify
+from maskedclip_composer.callbacks.picture_drawing import draw
+from maskedclip_composer.callbacks.pictures import is_due
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
 from maskedclip_composer.objectives.mim import patchify
 from tests.callbacks.tiny import TinyModel, make_trainer, run
@@ -67,7 +69,7 @@ def test_a_models_own_mean_and_deviation_are_undone(images):
 def test_the_runs_mean_and_deviation_reach_the_pictures(tmp_path: Path, monkeypatch):
     used = []
     monkeypatch.setattr(
-        pictures, "reconstruct", lambda *args, **options: used.append(options) or reconstruct(*args, **options)
+        picture_columns, "reconstruct", lambda *args, **options: used.append(options) or reconstruct(*args, **options)
     )
     config = TrackingConfig(mlflow=False, picture_interval="1ba")
     own = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.25, 0.25, 0.25)}
@@ -92,17 +94,17 @@ def test_the_heat_map_shows_each_patch_at_its_place(images):
     prediction = -target
     prediction[0, 1] = target[0, 1]  # row 0, column 1 agrees, the others are opposite
     outputs = {"mfd": {"prediction": prediction, "target": target}}
-    png = draw(torch.zeros_like(images[:1]), outputs, rows=["paired 0"], title="t")
+    png = draw(columns(Step(torch.zeros_like(images[:1]), outputs, torch.tensor([0]))), rows=["paired 0"], title="t")
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     yellow = np.abs(pixels - np.array([0.65 * 253, 0.65 * 231, 0.65 * 37])).max(axis=-1) < 6
     purple = np.abs(pixels - np.array([0.65 * 68, 0.65 * 1, 0.65 * 84])).max(axis=-1) < 6
-    rows, columns = np.nonzero(purple | yellow)
-    top, left, side = rows.min(), columns.min(), (np.ptp(rows) + 1) / SIDE
-    rows, columns = np.nonzero(yellow)
-    assert (np.median(rows) - top) // side == 0
-    assert (np.median(columns) - left) // side == 1
-    assert np.ptp(rows) == pytest.approx(side, abs=2)
-    assert np.ptp(columns) == pytest.approx(side, abs=2)
+    tall, wide = np.nonzero(purple | yellow)
+    top, left, side = tall.min(), wide.min(), (np.ptp(tall) + 1) / SIDE
+    tall, wide = np.nonzero(yellow)
+    assert (np.median(tall) - top) // side == 0
+    assert (np.median(wide) - left) // side == 1
+    assert np.ptp(tall) == pytest.approx(side, abs=2)
+    assert np.ptp(wide) == pytest.approx(side, abs=2)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +133,17 @@ def test_a_picture_is_due_at_intervals_and_at_the_end(interval, duration, due):
 
 
 @pytest.mark.parametrize(
-    ("objectives", "columns"),
+    ("objectives", "width_in_columns"),
     [(("mim", "lg_clip", "mfd"), 4), (("mim",), 3), (("mfd",), 2), (("lg_clip",), 0)],
 )
-def test_pictures_are_drawn_for_the_objectives_that_are_on(tmp_path: Path, objectives, columns):
+def test_pictures_are_drawn_for_the_objectives_that_are_on(tmp_path: Path, objectives, width_in_columns):
     config = TrackingConfig(mlflow=False, picture_interval="2ba", num_pictures=3)
     run(make_trainer(tmp_path, config, duration="1ep", model=TinyModel(objectives))[0])
     pictures = sorted((tmp_path / "tiny" / "pictures").glob("*"))
-    if columns == 0:
+    if width_in_columns == 0:
         assert pictures == []
         return
     assert [path.name for path in pictures] == ["ba0000002.png", "ba0000003.png"]
     width, height = Image.open(pictures[0]).size
-    assert width == pytest.approx((2.6 * columns + 1.2) * 110, abs=1)
+    assert width == pytest.approx((2.6 * width_in_columns + 1.2) * 110, abs=1)
     assert height == pytest.approx((2.6 * 3 + 0.7) * 110, abs=1)

@@ -1,75 +1,34 @@
-"""A model small enough to train in a second, whose outputs have the shapes of the real one's."""
+"""Runs of a tiny MaskedCLIP that are recorded, in a second each."""
 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from composer import Trainer
 from composer.core import Callback, DataSpec
 from composer.loggers import LoggerDestination
 from composer.models import ComposerModel
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.config import TrackingConfig
-from maskedclip_composer.losses.contrastive import label_guided_clip_loss
-from maskedclip_composer.losses.distillation import masked_feature_cosine
-from maskedclip_composer.losses.reconstruction import masked_patch_mse
-from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
-from maskedclip_composer.objectives.mim import patchify
+from maskedclip_composer.models.pretrain import MaskedCLIP
+from tests import tiny
 
-SIZE, PATCH, PATCHES, DIM = 32, 8, 16, 12
-LOSSES = {"mim": masked_patch_mse, "lg_clip": label_guided_clip_loss, "mfd": masked_feature_cosine}
+SIZE, PATCH, PATCHES = tiny.IMAGE_SIZE, tiny.PATCH_SIZE, tiny.NUM_PATCHES
 
 
-class TinyModel(ComposerModel):
-    def __init__(self, objectives: tuple[str, ...] = ("mim", "lg_clip", "mfd")):
-        super().__init__()
-        torch.manual_seed(0)
-        self.objectives = objectives
-        self.pixels = nn.Linear(PATCH**2 * 3, PATCH**2 * 3)
-        self.features = nn.Linear(PATCH**2 * 3, DIM)
-        self.teacher = nn.Linear(PATCH**2 * 3, DIM).requires_grad_(False)
-        self.text = nn.Embedding(4, DIM)
-
-    def forward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-        images = torch.cat([part["image"] for part in batch.values()])
-        mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
-        patches = patchify((images / 255 - mean) / std, PATCH)
-        mask = (torch.arange(PATCHES) % 4 != 0).float().expand(len(images), -1)
-        visible = patches * (1 - mask[..., None])
-        outputs = {"mim": {"prediction": self.pixels(visible), "target": patches, "mask": mask}}
-        outputs["mfd"] = {"prediction": self.features(visible), "target": self.teacher(patches)}
-        if "paired" in batch:
-            labels = batch["paired"]["label"]
-            outputs["lg_clip"] = {
-                "image_features": F.normalize(self.features(patches[: len(labels)]).mean(1), dim=-1),
-                "text_features": F.normalize(self.text(labels), dim=-1),
-                "labels": labels,
-                "logit_scale": torch.tensor(14.0),
-            }
-        return {name: outputs[name] for name in self.objectives}
-
-    def loss(self, outputs, batch, *args, **kwargs):
-        losses = {name: LOSSES[name](**arguments) for name, arguments in outputs.items()}
-        return {"total": torch.stack(list(losses.values())).sum(), **losses}
+def TinyModel(objectives: tuple[str, ...] = ("mim", "lg_clip", "mfd")) -> MaskedCLIP:
+    net = tiny.net("maskedclip")
+    for name in set(net.objectives) - set(objectives):
+        del net.objectives[name]
+    return MaskedCLIP(net)
 
 
-def loader(num_batches: int, batch_size: int = 4) -> DataSpec:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (num_batches * batch_size, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
-
-    def collate(indices: list[int]) -> dict[str, dict[str, Tensor]]:
-        half = len(indices) // 2
-        return {
-            "paired": {"image": images[indices[:half]], "label": torch.tensor([index % 2 for index in indices[:half]])},
-            "unpaired": {"image": images[indices[half:]]},
-        }
-
-    rows = DataLoader(range(len(images)), batch_size=batch_size, collate_fn=collate)  # pyright: ignore
+def loader(num_batches: int) -> DataSpec:
+    """Steps of two paired and two unpaired images."""
+    batches = DataLoader([tiny.batch(2, 2, seed) for seed in range(num_batches)], collate_fn=lambda rows: rows[0])  # pyright: ignore
     return DataSpec(
-        rows,
+        batches,
         get_num_samples_in_batch=lambda batch: sum(len(part["image"]) for part in batch.values()),
         split_batch=lambda batch, size: [batch],
     )

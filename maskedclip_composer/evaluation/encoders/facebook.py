@@ -17,7 +17,8 @@ from maskedclip_composer.evaluation.encoders.weights import read_weights, withou
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
 
-HEAD_DIM = 64  # of all their models
+HEAD_DIM = 64  # of all their models but MAE's ViT-H
+HUGE_WIDTH, HUGE_HEADS = 1280, 16
 # MAE's decoder is of no use after pre-training; a fine-tuned file brings its task's head.
 MAE_DROPPED = ("decoder_", "mask_token", "head.")
 # DINOv2's training files also hold the heads of its two losses.
@@ -116,7 +117,7 @@ def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[int, dict[
         "patch_size": patch,
         "embed_dim": width,
         "depth": 1 + max(int(found[1]) for key in weights if (found := re.match(r"blocks\.(\d+)\.", key))),
-        "num_heads": width // HEAD_DIM,
+        "num_heads": HUGE_HEADS if width == HUGE_WIDTH else width // HEAD_DIM,
         # timm multiplies and cuts off; the half keeps the product from falling short of a whole number.
         "mlp_ratio": (len(hidden) + 0.5) / width if hidden is not None else 4.0,
         "init_values": 1.0 if "blocks.0.ls1.gamma" in weights else None,

@@ -2,6 +2,7 @@ import argparse
 import pathlib
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
@@ -10,6 +11,7 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.encoders import facebook
 from maskedclip_composer.evaluation.encoders.load import load
 from maskedclip_composer.evaluation.encoders.vit import ViTEncoder
 from maskedclip_composer.models.vit import IMAGE_MEAN
@@ -248,3 +250,13 @@ def test_the_large_vit_of_224_pixels_is_recognised(tmp_path):
         "num_heads": 16,
         "patch_size": 16,
     }
+
+
+def test_the_heads_of_maes_largest_model_are_wider_than_the_others():
+    with torch.device("meta"):
+        vit = timm.create_model("vit_huge_patch14_224")
+        assert isinstance(vit, VisionTransformer)
+        weights = {key: value for key, value in vit.state_dict().items() if not key.startswith("head")}
+    _, arguments = facebook._architecture(weights, pathlib.Path("mae_huge.pth"))
+    assert arguments["num_heads"] == vit.blocks[0].attn.num_heads == 16
+    assert (arguments["img_size"], arguments["depth"]) == (224, 32)
