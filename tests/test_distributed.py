@@ -108,6 +108,13 @@ def test_a_step_of_mmclip_does_too_where_one_rank_has_no_hidden_word(results, st
     assert_step_is_the_single_processs(results["mmclip", stage], net, two_ranks.mmclip_batch())
 
 
+def test_a_step_of_dinov2_does_too_where_one_rank_has_no_hidden_patch(results):
+    batch = two_ranks.half_hidden_batch()
+    assert tiny.share(batch, 0, 2)["paired"]["block_mask"].any()
+    assert not tiny.share(batch, 1, 2)["paired"]["block_mask"].any()
+    assert_step_is_the_single_processs(results["dinov2"], tiny.net("dinov2"), batch)
+
+
 def assert_runs_agree(run: dict, expected: dict) -> None:
     for losses, others in zip(run["losses"], expected["losses"], strict=True):
         assert losses.keys() == others.keys()

@@ -48,6 +48,13 @@ def mmclip_batch() -> Batch:
     return batch
 
 
+def half_hidden_batch() -> Batch:
+    """Make a batch whose second half has no hidden patch in any view: one rank's share."""
+    batch = tiny.batch(4, 0)
+    batch["paired"]["block_mask"][2:] = False
+    return batch
+
+
 def batches() -> list:
     return [tiny.batch(4, 4, seed=seed) for seed in range(STEPS)]
 
@@ -112,6 +119,7 @@ def main(folder: Path) -> None:
     for stage in STAGES:
         net = mmclip_net(stage, folder / f"text_tower{rank}")
         results["mmclip", stage] = step_of_ddp(net, mmclip.share(mmclip_batch(), rank, ranks))
+    results["dinov2"] = step_of_ddp(tiny.net("dinov2"), tiny.share(half_hidden_batch(), rank, ranks))
     features = torch.ones(2, 3, requires_grad=True)
     transposed = torch.arange(12.0).reshape(3, 4).T  # a gradient that is not contiguous
     gather_with_gradient(features).backward(transposed)

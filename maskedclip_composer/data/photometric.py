@@ -33,12 +33,20 @@ def distort(
     if chances[1] < gray:
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if chances[2] < blur:
-        # Three standard deviations to each side, as far as the image is large enough for the reflected border.
-        size = min(2 * round(3 * _SIGMA[1]) + 1, 2 * (min(image.shape[-2:]) // 2) - 1)
-        image = TF.gaussian_blur(image, [size, size], [float(rng.uniform(*_SIGMA))])
+        image = _blur(image, float(rng.uniform(*_SIGMA)))
     if chances[3] < solarize:
         image = TF.solarize(image, _SOLARIZE_ABOVE)
     return image
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Blur along one side, then the other: equal to torchvision's blur in both at once but for rounding, and faster."""
+    # Three standard deviations to each side, as far as the image is large enough for the reflected border.
+    size = min(2 * round(3 * _SIGMA[1]) + 1, 2 * (min(image.shape[-2:]) // 2) - 1)
+    blurred = image.float()
+    for kernel in ([size, 1], [1, size]):
+        blurred = TF.gaussian_blur(blurred, kernel, [sigma, sigma])
+    return blurred.round_().to(image.dtype)
 
 
 def _jitter(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -34,12 +34,12 @@ def sinkhorn_knopp(
         total: Sums a tensor over the ranks that share the batch, once a round; the identity for one process.
     """
     # The largest possible score is taken out, whose factor cancels in the first columns. A maximum taken out row by row
-    # would change what the first iterations give.
-    assignment = ((_wide(scores) - 1) / temperature).exp()
+    # would change what the first iterations give. In place: of hidden patches it is a large tensor.
+    assignment = (_wide(scores) - 1).div_(temperature).exp_()
     for _ in range(iterations):
         columns = total(assignment.sum(dim=0, keepdim=True))
-        assignment = assignment / columns.clamp(min=torch.finfo(assignment.dtype).tiny)
-        assignment = assignment / assignment.sum(dim=1, keepdim=True)
+        assignment.div_(columns.clamp(min=torch.finfo(assignment.dtype).tiny))
+        assignment.div_(assignment.sum(dim=1, keepdim=True))
     return assignment
 
 

@@ -57,6 +57,12 @@ def test_blur_is_a_gaussian_of_the_drawn_width():
     assert np.abs(distorted(5, blur=1.0)[0].numpy() - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.42, 1.0, 2.0])
+def test_blur_is_torchvisions_to_a_rounding(sigma):
+    expected = v2.functional.gaussian_blur(IMAGE, [13, 13], [sigma, sigma])
+    assert (photometric._blur(IMAGE, sigma).int() - expected.int()).abs().max() <= 1
+
+
 def test_jitter_stays_within_torchvisions_limits_and_its_order_varies(monkeypatch):
     seen: list[tuple[str, float]] = []
     for name in ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue"):

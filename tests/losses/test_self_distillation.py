@@ -50,7 +50,8 @@ def test_sinkhorn_knopp_is_swavs(iterations):
 
 def test_sinkhorn_knopp_tends_to_the_transport_of_rows_to_prototypes():
     scores = cosines(6, 9)
-    plan = sinkhorn(-scores, torch.full((6,), 1 / 6), torch.full((9,), 1 / 9), epsilon=0.2, iterations=500)
+    rows, columns = torch.full((6,), 1 / 6).double(), torch.full((9,), 1 / 9).double()
+    plan = sinkhorn(-scores, rows, columns, epsilon=0.2, iterations=500, tolerance=0.0)
     torch.testing.assert_close(sinkhorn_knopp(scores, 0.2, 500), 6 * plan)
 
 
@@ -73,6 +74,13 @@ def test_the_sharpest_allowed_teacher_is_finite_in_float32():
     assert torch.isfinite(shares).all()
     assert shares.dtype == torch.float32
     assert sinkhorn_knopp(scores.bfloat16(), 0.04).dtype == torch.float32
+
+
+def test_the_given_scores_stay_as_they_are():
+    scores = cosines(5, 4)
+    before = scores.clone()
+    sinkhorn_knopp(scores, 0.05)
+    assert torch.equal(scores, before)
 
 
 def in_lockstep(parts: list[torch.Tensor], temperature: float) -> list[torch.Tensor]:

@@ -228,6 +228,15 @@ def test_the_teachers_entropy_tells_a_collapse():
     assert apart < alike - 0.1
 
 
+def test_under_autocast_scores_are_handed_on_in_float32_and_the_loss_is_nearly_the_same():
+    net, batch = network(), step(2, 2)
+    expected = dinov2_loss(**net(batch)["dinov2"])
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = net(batch)["dinov2"]
+    assert {value.dtype for value in outputs.values()} == {torch.float32}
+    torch.testing.assert_close(dinov2_loss(**outputs), expected, atol=0.0, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
