@@ -8,7 +8,7 @@ from composer.loggers import InMemoryLogger, Logger
 from torch import nn
 
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
-from maskedclip_composer.algorithms.ema_teacher import EMATeacher, unwrap, update_teacher
+from maskedclip_composer.algorithms.ema_teacher import EMATeacher, progress, unwrap, update_teacher
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.models.teacher import TeacherConfig
@@ -181,3 +181,16 @@ def test_modules_of_an_objective_follow_by_momentum_too():
     _, record, _ = fit(net, [tiny.batch(2, 2)], momentum=0.75)
     student = record.parameters[-1]["net.objectives.following.student.weight"]
     torch.testing.assert_close(following.follower.weight, 0.75 * start + 0.25 * student)
+
+
+def test_progress_moves_within_an_epoch():
+    """Composer's own share of a run that is counted in epochs stands still there."""
+    state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU(), max_duration="2ep")
+    state.set_dataloader([0] * 4, "train", dataloader_len=4)
+    shares = []
+    for step in range(8):
+        shares.append(progress(state))
+        state.timestamp = state.timestamp.to_next_batch()
+        if step % 4 == 3:
+            state.timestamp = state.timestamp.to_next_epoch()
+    assert shares == [step / 8 for step in range(8)]
