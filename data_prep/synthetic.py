@@ -9,7 +9,6 @@ import argparse
 import csv
 import json
 import multiprocessing
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from data_prep.phantom.diagnoses import (
     describe,
 )
 from data_prep.phantom.report_text import write_report
+from data_prep.synthetic_folder import RECORD, clear, is_finished
 from maskedclip_composer.errors import UserError
 
 SetName = Literal["paired", "unpaired", "downstream"]
@@ -53,7 +53,6 @@ AGREEMENT = 0.7  # chance that the fellow eye is given the same diagnosis on pur
 COMORBIDITY = 0.1
 
 SEPARATOR = " | "
-RECORD = "synthetic.json"
 VERSION = 2  # raise when what a seed gives changes
 JPEG_QUALITY = 92
 
@@ -161,10 +160,10 @@ def write_synthetic(out: Path, config: SyntheticConfig, *, workers: int = 1, pro
     if workers < 1:
         raise UserError(f"--workers is {workers}: give 1 or more.")
     record = {"version": VERSION, **asdict(config)}
-    if _is_finished(out, record):
+    if is_finished(out, record):
         return False
     partial_out = out.with_name(out.name + ".partial")
-    _clear(partial_out)
+    clear(partial_out)
     (partial_out / "images").mkdir(parents=True)
     # Written first: it tells the next run that the unfinished folder may be removed.
     (partial_out / RECORD).write_text(json.dumps(record, indent=2) + "\n")
@@ -263,44 +262,3 @@ def _diagnose(patient: Patient, rng: np.random.Generator) -> dict[Side, tuple[st
         both = patient.dataset != "downstream" and name not in (NORMAL, extra) and rng.random() < COMORBIDITY
         chosen[side] = (name, extra) if both else (name,)
     return {side: chosen[side] for side in patient.eyes}
-
-
-def _is_finished(out: Path, record: dict[str, int]) -> bool:
-    """Whether `out` holds the result of the same settings; refuses everything but that and an empty place."""
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise UserError(f"--out {out}: is a file; give a folder that is new or empty.")
-    if not any(out.iterdir()):
-        return False
-    found = _read_record(out)
-    if found is None:
-        raise UserError(
-            f"--out {out}: holds files that this command did not write; give a folder that is new or empty."
-        )
-    if found != record:
-        differing = [
-            f"{key} {found.get(key)} there, {value} wanted" for key, value in record.items() if found.get(key) != value
-        ]
-        raise UserError(
-            f"--out {out}: holds a set made with other settings ({'; '.join(differing)}).\n"
-            "Give another folder, or remove this one first."
-        )
-    return True
-
-
-def _clear(partial_out: Path) -> None:
-    """Remove what an interrupted run left, and only that."""
-    if not partial_out.exists():
-        return
-    if partial_out.is_dir() and (_read_record(partial_out) is not None or not any(partial_out.iterdir())):
-        shutil.rmtree(partial_out)
-        return
-    raise UserError(f"{partial_out}: is in the way and was not written by this command; move it or give another --out.")
-
-
-def _read_record(folder: Path) -> dict[str, int] | None:
-    try:
-        return json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return None

@@ -152,6 +152,11 @@ class TrainConfig:
                     f"data.{key} is given, but no objective reads {_WHAT[key]} (objectives: {names}).\n"
                     f"Remove data.{key}, or add an objective that does."
                 )
+        if self.mask_ratio != TrainConfig.mask_ratio and not any(o.masks_at_random for o in objectives.values()):
+            raise UserError(
+                f"mask_ratio={self.mask_ratio} is given, but no objective masks at random (objectives: {names}).\n"
+                "Remove it; att_mim has a mask_ratio of its own."
+            )
         images = sum(stream.batch_size for stream in self.data.streams().values())
         if self.objectives.dinov2 is not None and self.objectives.dinov2.koleo_weight and images < 2:
             raise UserError(

@@ -61,6 +61,32 @@ def load(*overrides: str, path: str = PRETRAIN) -> TrainConfig:
         (["image_encoder.depth=0"], "image_encoder.depth=0 is not positive"),
         (["image_encoder={depth: 3, pretrained: true}"], "image_encoder.depth=3 does not fit"),
         (["mask_ratio=1"], "mask_ratio=1.0 is outside (0, 1)"),
+        (["objectives.mim=null", "objectives.mfd=null", "data.unpaired=null", "mask_ratio=0.5"], "masks at random (ob"),
+        (["objectives={mim: {}, lg_clip: null, mfd: null, att_mim: {}}"], "objectives.att_mim needs a space in which"),
+        (
+            [
+                "objectives={mim: {}, lg_clip: null, mfd: null, patch_sentence: {mode: align}}",
+                "data.sentences={max_sentences: 4}",
+            ],
+            "objectives.patch_sentence needs a space in which images and texts are aligned",
+        ),
+        (["objectives.ent_mlm={}"], "objectives.ent_mlm needs entity spans of the texts, but data.entities"),
+        (["data.entities={lexicon: chest}"], "data.entities is given, but no objective reads entity spans"),
+        (["data.entities={model: other}"], "data.entities.model = other: is not read with data.entities.tagger"),
+        (["data.crops={}"], "data.crops is given, but no objective reads several crops"),
+        (
+            ["objectives={att_mim: {score: responsive_cosine, attention_temperature: 0.2}}"],
+            "attention_temperature=0.2 is not read with score=responsive_cosine",
+        ),
+        (
+            [
+                "data.paired=null",
+                "data.unpaired.batch_size=1",
+                "data.crops={}",
+                "objectives={mim: null, lg_clip: null, mfd: null, dinov2: {}}",
+            ],
+            "objectives.dinov2.koleo_weight: one image a step",
+        ),
         (["run_name=a/b"], "run_name='a/b' must be a plain name"),
         (["objectives.lg_clip=null"], "objectives.mfd is on without an objective that trains the bridge"),
         (["objectives={mim: null, lg_clip: null, mfd: null}"], "objectives is empty"),

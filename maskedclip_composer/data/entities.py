@@ -29,6 +29,14 @@ class EntityConfig:
     lexicon: str = "retina"
     model: str = "en_core_sci_sm"
 
+    def __post_init__(self) -> None:
+        idle = "model" if self.tagger == "lexicon" else "lexicon"
+        if getattr(self, idle) != getattr(EntityConfig, idle):
+            raise UserError(
+                f"data.entities.{idle} = {getattr(self, idle)}: is not read with data.entities.tagger = {self.tagger}; "
+                "remove it or change the tagger"
+            )
+
 
 def build_tagger(config: EntityConfig) -> Tagger:
     """Build the tagger.

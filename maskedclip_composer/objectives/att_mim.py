@@ -71,6 +71,11 @@ class AttMimConfig(ObjectiveConfig):
             raise UserError(f"objectives.att_mim.mask_ratio={self.mask_ratio} is outside (0, 1).\nThe default is 0.5.")
         if not 0 <= self.explore < 1:
             raise UserError(f"objectives.att_mim.explore={self.explore} is outside [0, 1).\nThe default is 0.1.")
+        if self.score != "text_to_image" and self.attention_temperature != AttMimConfig.attention_temperature:
+            raise UserError(
+                f"objectives.att_mim.attention_temperature={self.attention_temperature} is not read with "
+                f"score={self.score}.\nRemove it, or use score=text_to_image."
+            )
         if not self.attention_temperature > 0:
             raise UserError(
                 f"objectives.att_mim.attention_temperature={self.attention_temperature} is not positive.\n"

@@ -84,6 +84,7 @@ class ObjectiveConfig(ABC):
         needs_teacher: Whether it reads features of the momentum teacher.
         is_two_tower: Whether it is a `TwoTower`: images and texts meet in one space.
         needs_joint_space: Whether it looks something up in the space of a two-tower objective.
+        masks_at_random: Whether it reads views whose patches `mask_ratio` removes.
         weight: Factor of the loss in the total.
     """
 
@@ -94,6 +95,7 @@ class ObjectiveConfig(ABC):
     needs_teacher: ClassVar[bool] = False
     is_two_tower: ClassVar[bool] = False
     needs_joint_space: ClassVar[bool] = False
+    masks_at_random: ClassVar[bool] = False
 
     weight: float = 1.0
 

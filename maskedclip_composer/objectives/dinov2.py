@@ -121,7 +121,7 @@ class PrototypeHead(nn.Module):
         """
         prototypes = self.prototypes.detach() + 0 * self.prototypes if frozen else self.prototypes
         features = self.mlp(tokens)
-        # Cosines over a temperature of 0.04: rounded to bfloat16 they would be off by a twentieth of a nat.
+        # Cosines over a temperature of 0.04: rounded to bfloat16 they would be off by several hundredths.
         with torch.autocast(features.device.type, enabled=False):
             return F.linear(F.normalize(features.float(), dim=-1), F.normalize(prototypes.float(), dim=-1))
 

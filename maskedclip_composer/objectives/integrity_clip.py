@@ -32,6 +32,7 @@ class IntegrityClipConfig(ObjectiveConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"paired"})
     trains_bridge: ClassVar[bool] = True
     is_two_tower: ClassVar[bool] = True
+    masks_at_random: ClassVar[bool] = True
 
     mode: Literal["none", "scale", "weight", "both"] = "both"
     embed_dim: int = 512

@@ -38,6 +38,11 @@ class LgClipConfig(ObjectiveConfig):
     temperature: float = 0.07
     max_logit_scale: float = 100.0
 
+    @property
+    def masks_at_random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As FLIP does."""
+        return self.patches == "visible"
+
     def __post_init__(self):
         super().__post_init__()
         check_joint_space(

@@ -28,6 +28,7 @@ class MfdConfig(ObjectiveConfig):
     key: ClassVar[str] = "mfd"
     uses_unpaired: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
+    masks_at_random: ClassVar[bool] = True
 
     weight: float = 0.01
     dim: int | None = None

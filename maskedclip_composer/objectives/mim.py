@@ -29,6 +29,7 @@ class MimConfig(ObjectiveConfig):
 
     key: ClassVar[str] = "mim"
     uses_unpaired: ClassVar[bool] = True
+    masks_at_random: ClassVar[bool] = True
 
     dim: int = 384
     depth: int = 12

@@ -36,6 +36,7 @@ class PatchSentenceConfig(ObjectiveConfig):
 
     key: ClassVar[str] = "patch_sentence"
     needs: ClassVar[frozenset[str]] = frozenset({"paired", "sentences"})
+    masks_at_random: ClassVar[bool] = True
 
     mode: Literal["contrast", "align"] = "contrast"
     embed_dim: int = 256

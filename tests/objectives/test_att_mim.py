@@ -117,7 +117,7 @@ def test_streams_do_not_touch_each_other_and_their_losses_add_up(tokenizer):
     torch.testing.assert_close(losses[1], expected)
 
 
-def test_the_text_helps_the_reconstruction(tokenizer):
+def test_the_text_reaches_the_reconstruction(tokenizer):
     net, batch = mmclip.net(tokenizer, config()), mmclip.batch()
     before = net(batch)["att_mim"]
     objective = net.objectives["att_mim"]

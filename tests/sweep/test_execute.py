@@ -64,8 +64,8 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_have_their_tur
     assert execute([job("b"), job("evaluation")], again="the command") == 0
 
 
-@pytest.mark.parametrize("deaf", [False, True])
-def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, monkeypatch, deaf: bool):
+@pytest.mark.parametrize(("number", "deaf"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)])
+def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, monkeypatch, number: int, deaf: bool):
     monkeypatch.setattr(child, "INTERVAL", 0.05)
     monkeypatch.setattr(child, "GRACE", 1.0 if deaf else 60.0)
     ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN);" if deaf else ""
@@ -75,10 +75,10 @@ def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, 
     def interrupt():
         while not (jobs[1].log.exists() and len(jobs[1].log.read_text().splitlines()) == 2):
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    start, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    start, before = time.monotonic(), signal.getsignal(number)
     assert execute(jobs, again="the command") == INTERRUPTED
     assert time.monotonic() - start < 30
     told = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, 
     process = int(jobs[1].log.read_text().splitlines()[1])
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_progress_is_the_last_whole_step(tmp_path: Path):

@@ -101,6 +101,19 @@ def test_shared_settings_concern_the_recipes_that_have_their_section():
         assert [job.name for job in jobs if override in job.arguments] == ["mae", "mae_clip", "bridge", "maskedclip"]
 
 
+def test_a_shared_teacher_concerns_the_recipes_that_have_one():
+    jobs = plan(load("shared=[data.paired.remote=x,data.unpaired.remote=y,teacher.momentum=0.9]"))
+    having = {job.name for job in jobs if "teacher.momentum=0.9" in job.arguments}
+    assert having == {"maskedclip"}
+
+
+def test_a_name_that_yaml_reads_as_a_value_is_refused():
+    with pytest.raises(
+        UserError, match=r"010 is read as the value 8 by yaml.\nChoose a name that begins with a letter"
+    ):
+        plan(load('runs={"010": {recipe: yamls/pretrain/mae.yaml}}', "evaluate=null"))
+
+
 def test_a_shared_setting_that_concerns_nothing_is_refused():
     with pytest.raises(UserError, match=r"shared: data\.crops\.local_size=16 concerns no recipe"):
         plan(load("shared=[data.crops.local_size=16]"))
