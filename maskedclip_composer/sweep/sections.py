@@ -1,6 +1,5 @@
 """Which of a sweep's shared settings concern a recipe."""
 
-from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -18,7 +17,8 @@ def shared_with(sweep: SweepConfig, run: SweepRunConfig) -> list[str]:
     data.unpaired.remote=... is left out where a recipe reads no unpaired images, objectives.mim.dim=32 where it has no
     mim: given to such a recipe it would switch the section on.
     """
-    return [override for override in sweep.shared if _has_section(run, override)]
+    recipe = _recipe(run)
+    return [override for override in sweep.shared if _has_section(recipe, override)]
 
 
 def refuse_idle(sweep: SweepConfig) -> None:
@@ -27,16 +27,17 @@ def refuse_idle(sweep: SweepConfig) -> None:
     Raises:
         UserError: Names it.
     """
+    recipes = [_recipe(run) for run in sweep.runs.values()]
     for override in sweep.shared:
-        if not any(_has_section(run, override) for run in sweep.runs.values()):
+        if not any(_has_section(recipe, override) for recipe in recipes):
             raise UserError(
                 f"shared: {override} concerns no recipe of the sweep: none has its section.\n"
                 "Check the key, or remove it."
             )
 
 
-def _has_section(run: SweepRunConfig, override: str) -> bool:
-    node: Any = _recipe(run.recipe, run.overrides)
+def _has_section(recipe: Any, override: str) -> bool:
+    node = recipe
     if node is None:
         return True
     cls: Any = TrainConfig
@@ -60,9 +61,9 @@ def _dataclass_of(hint: Any) -> Any:
     return next((option for option in (hint, *get_args(hint)) if is_dataclass(option)), None)
 
 
-def _recipe(path: str, overrides: Sequence[str]) -> Any:
+def _recipe(run: SweepRunConfig) -> Any:
     """Return the recipe as it is written; None where it cannot be read, which is told when it is loaded."""
     try:
-        return OmegaConf.merge(OmegaConf.load(Path(path)), OmegaConf.from_dotlist(list(overrides)))
+        return OmegaConf.merge(OmegaConf.load(Path(run.recipe)), OmegaConf.from_dotlist(list(run.overrides)))
     except Exception:  # OmegaConf's, yaml's and the system's own kinds
         return None

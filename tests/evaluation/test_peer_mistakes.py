@@ -177,6 +177,8 @@ def test_documented_commands_name_files_that_exist():
         )
     }
     assert named
+    # NAME stands for any, and the worked example of docs/objectives.md writes its own.
+    named = {(text, file) for text, file in named if "NAME" not in file and not file.endswith("/siglip.yaml")}
     assert not [(text, file) for text, file in named if not (ROOT / file).is_file()]
     protocols = {
         name
