@@ -20,7 +20,7 @@ from tests import tiny
 from tests.objectives import mmclip
 
 SIDE = tiny.IMAGE_SIZE // tiny.PATCH_SIZE
-ATT_MIM = {"dim": 32, "depth": 2, "num_heads": 2, "attention_temperature": 0.3, "mask_ratio": 0.6, "explore": 0.2}
+ATT_MIM = {"dim": 32, "depth": 2, "num_heads": 2, "mask_ratio": 0.6, "explore": 0.2}
 DISEASES = ["glaucoma", "a fundus photograph"]  # of different lengths
 
 
@@ -75,7 +75,11 @@ def error_of_image(net: PretrainNet, image: Tensor, noise: Tensor, tokens_of_tex
     patches = objective.embed_image(encoder(image)[0, 1:])
     joint = encoder(image)[:, 1:] @ space.image.T, (tokens_of_text @ space.text.T)[words][None]
     one = *joint, torch.ones(1, int(words.sum()), dtype=torch.bool)
-    scores = text_to_image_score(*one, 0.3) if config.score == "text_to_image" else responsive_cosine_score(*one)
+    scores = (
+        text_to_image_score(*one, config.attention_temperature)
+        if config.score == "text_to_image"
+        else responsive_cosine_score(*one)
+    )
     hidden = hidden_patches(scores[0].tolist(), noise.tolist())
     visible = [i for i in range(tiny.NUM_PATCHES) if i not in hidden]
     if config.mask_stage == "input":
@@ -104,10 +108,12 @@ def attention_masked_step(net: PretrainNet, tokenizer: BertTokenizerFast, batch)
     return total
 
 
-@pytest.mark.parametrize("score", ["text_to_image", "responsive_cosine"])
+@pytest.mark.parametrize(
+    "score", [{"score": "text_to_image", "attention_temperature": 0.3}, {"score": "responsive_cosine"}]
+)
 @pytest.mark.parametrize("stage", ["feature", "input"])
 def test_attention_masked_image_modelling(tokenizer, score, stage):
-    config = AttMimConfig(**ATT_MIM, score=score, mask_stage=stage, diseases=DISEASES)
+    config = AttMimConfig(**ATT_MIM, **score, mask_stage=stage, diseases=DISEASES)
     net, batch = stirred(mmclip.net(tokenizer, config)), mmclip.batch(5, 3)
     assert not batch["paired"]["text_mask"].all()
     model = MaskedCLIP(net)
