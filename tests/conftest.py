@@ -26,8 +26,7 @@ from maskedclip_composer.models.vit import ImageEncoder  # noqa: E402
 from maskedclip_composer.types import Batch  # noqa: E402
 from tests import tiny  # noqa: E402
 
-
-# Streaming 0.13.0 picks the name of its shared memory and takes it in two steps: two processes that begin at one time may
+# Streaming 0.13.0 picks a name for its shared memory and takes it in two steps: two processes that begin together may
 # pick the same. Some tests of data_prep clear all of it on the machine. So these run in one process, whatever -n says.
 STREAMING = (
     "data_prep/",
