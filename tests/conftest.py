@@ -26,26 +26,6 @@ from maskedclip_composer.models.vit import ImageEncoder  # noqa: E402
 from maskedclip_composer.types import Batch  # noqa: E402
 from tests import tiny  # noqa: E402
 
-# Streaming 0.13.0 picks a name for its shared memory and takes it in two steps: two processes that begin together may
-# pick the same. Some tests of data_prep clear all of it on the machine. So these run in one process, whatever -n says.
-STREAMING = (
-    "data_prep/",
-    "data/",
-    "training/",
-    "sweep/",
-    "benchmarks/",
-    "evaluation/protocols/test_zero_shot.py",
-    "test_initial_weights.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]):
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent).as_posix()
-        # A file's tests stay together as well: they share what their fixtures made.
-        item.add_marker(pytest.mark.xdist_group("streaming" if file.startswith(STREAMING) else file))
-
-
 def pytest_configure(config: pytest.Config):
     # Exactness is promised on a CPU, and two ranks need two devices: only `-m gpu` sees a GPU.
     if "gpu" not in config.option.markexpr:
