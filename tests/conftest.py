@@ -26,6 +26,7 @@ from maskedclip_composer.models.vit import ImageEncoder  # noqa: E402
 from maskedclip_composer.types import Batch  # noqa: E402
 from tests import tiny  # noqa: E402
 
+
 def pytest_configure(config: pytest.Config):
     # Exactness is promised on a CPU, and two ranks need two devices: only `-m gpu` sees a GPU.
     if "gpu" not in config.option.markexpr:
