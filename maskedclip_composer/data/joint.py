@@ -18,6 +18,7 @@ from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 
 from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.shared_names import naming_alone
 from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.errors import UserError
 
@@ -71,17 +72,18 @@ class JointDataset(StreamingDataset):
         for stream in streams:
             stream.choose = self.steps * stream.batch_size
         try:
-            super().__init__(
-                streams=streams,
-                batch_size=self.global_batch // World.detect().num_ranks,
-                shuffle=True,
-                shuffle_seed=seed,
-                shuffle_block_size=data.shuffle_block_size,
-                cache_limit=data.cache_limit,
-                # Streaming's threads poll while they are this far ahead; a whole epoch leaves them nothing to wait for.
-                # With a limited cache they must not run ahead, or they evict what has not been used yet.
-                predownload=None if data.cache_limit else self.steps * self.global_batch,
-            )
+            with naming_alone():
+                super().__init__(
+                    streams=streams,
+                    batch_size=self.global_batch // World.detect().num_ranks,
+                    shuffle=True,
+                    shuffle_seed=seed,
+                    shuffle_block_size=data.shuffle_block_size,
+                    cache_limit=data.cache_limit,
+                    # Streaming's threads poll while they are this far ahead; a whole epoch leaves them nothing to
+                    # wait for. With a limited cache they must not run ahead, or they evict what is still to be used.
+                    predownload=None if data.cache_limit else self.steps * self.global_batch,
+                )
         except ValueError as error:
             raise _streaming_error(error, data) from error
         self.batching_method = METHOD  # the constructor accepts only Streaming's own names

@@ -1,0 +1,90 @@
+"""One process of a machine at a time names Streaming's shared memory.
+
+Leans on `_get_path` and the names of segments and locks of mosaicml-streaming 0.13.0.
+"""
+
+import fcntl
+import itertools
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN, TICK
+from streaming.base.shared.prefix import _get_path
+from streaming.base.world import World
+from torch import distributed
+
+from maskedclip_composer.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Where POSIX shared memory lies on Linux; other systems show no such folder.
+SHM = Path("/dev/shm")
+PATIENCE = 30.0
+
+
+@contextmanager
+def naming_alone(patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the machine's lock while a StreamingDataset is constructed.
+
+    Streaming looks for a free number and then takes it: of two runs that start at the same instant one would die of
+    FileExistsError, or the ranks of one would disagree on the number. The lock is on a folder that every user of the
+    machine can read, so it leaves no file behind and ends with the process that holds it.
+
+    Args:
+        patience: Seconds to wait for what a killed run has left to go.
+
+    Raises:
+        UserError: Left-over shared memory makes every number unusable.
+    """
+    leader = World.detect().is_local_leader
+    descriptor = os.open(SHM if SHM.is_dir() else tempfile.gettempdir(), os.O_RDONLY) if leader else None
+    try:
+        if descriptor is not None:
+            _lock(descriptor)
+            _wait_for_free_name(patience)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("another run of this machine is opening its data; waiting for it")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _wait_for_free_name(patience: float) -> None:
+    """Wait until the number that Streaming is going to choose is free.
+
+    It takes the highest of the numbers that are free for each kind of segment alone. While the segments of a killed run
+    are being removed, or when some were left behind, that number can belong to a run that is alive.
+    """
+    deadline = time.monotonic() + patience
+    while SHM.is_dir() and (name := SHM / _get_path(max(map(_first_free, SHM_TO_CLEAN)), LOCALS)).exists():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"data: shared memory {name} is in use and a killed run has left segments below that number; "
+                f"when no training runs on this machine, remove {SHM}/0*_* and start again"
+            )
+        time.sleep(TICK)
+
+
+def _first_free(kind: str) -> int:
+    """Return the number that Streaming would choose for this kind of segment, without opening any."""
+    locks = Path(tempfile.gettempdir())
+    return next(
+        number
+        for number in itertools.count()
+        if not (SHM / _get_path(number, kind)).exists()
+        and not any((locks / _get_path(number, lock)).exists() for lock in (BARRIER_FILELOCK, CACHE_FILELOCK))
+    )
