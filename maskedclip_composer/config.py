@@ -8,6 +8,7 @@ from omegaconf import MISSING, OmegaConf
 
 from maskedclip_composer.callbacks.config import TrackingConfig
 from maskedclip_composer.callbacks.redaction import redact
+from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
@@ -121,6 +122,7 @@ class TrainConfig:
     objectives: ObjectivesConfig = MISSING
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     parallelism: Literal["ddp", "fsdp"] = "ddp"
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trainer: dict[str, Any] = MISSING
