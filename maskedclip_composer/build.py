@@ -132,7 +132,7 @@ def build_objectives(
     config: TrainConfig, encoder: ImageEncoder, text_encoder: TextEncoder | None
 ) -> dict[str, Objective]:
     """Build the objectives that are on, in the order in which their losses are added up."""
-    parts = Parts(image_encoder=encoder)
+    parts = Parts(image_encoder=encoder, compute=config.compute)
     if text_encoder is not None:
         pack = config.data.prompts.applied_to(read_pack(config.data.prompts.pack))
         parts = Parts(
@@ -140,6 +140,7 @@ def build_objectives(
             text_encoder=text_encoder,
             tokenizer=load_tokenizer(config.text_encoder),
             categories=tuple(category.name for category in pack.categories.values()),
+            compute=config.compute,
         )
     return {name: objective.build(parts) for name, objective in config.objectives.present().items()}
 

@@ -15,12 +15,13 @@ PACKAGE = "maskedclip_composer"
 # An area is a folder or a file of the package, or data_prep.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), {"torch", "composer"}),
+    "compute": ({"errors"}, {"torch", "composer", "streaming", "omegaconf"}),
     "types": (set(), {"composer"}),
     "distributed": (set(), {"composer"}),
     "losses": (set(), {"composer", "timm", "transformers", "omegaconf", "streaming"}),
     "data": ({"errors", "types"}, {"composer", "timm", "transformers"}),
-    "models": ({"errors", "types"}, {"streaming", "omegaconf"}),
-    "objectives": ({"errors", "losses", "models", "distributed"}, {"composer", "streaming", "omegaconf"}),
+    "models": ({"errors", "types", "compute"}, {"streaming", "omegaconf"}),
+    "objectives": ({"errors", "losses", "models", "distributed", "compute"}, {"composer", "streaming", "omegaconf"}),
     "algorithms": ({"errors", "models", "objectives"}, {"streaming", "omegaconf"}),
     "config_file": ({"errors"}, {"torch", "composer", "streaming"}),
     "times": ({"errors"}, {"torch", "composer"}),

@@ -3,11 +3,12 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.views import Views
@@ -58,12 +59,14 @@ class Parts:
         text_encoder: E_T; None where no objective reads texts.
         tokenizer: E_T's; None likewise.
         categories: Names of the categories that the texts are drawn from, in the words of the prompt pack.
+        compute: How a step is computed.
     """
 
     image_encoder: ImageEncoder
     text_encoder: TextEncoder | None = None
     tokenizer: "PreTrainedTokenizerBase | None" = None
     categories: tuple[str, ...] = ()
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     @property
     def text_dim(self) -> int:
