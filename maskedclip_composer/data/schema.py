@@ -45,6 +45,9 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     "multilabel": IMAGE_COLUMNS | {"labels": "json"},
 }
 
+TRAINING_COLUMNS = frozenset({"image", "dataset", "source", "texts", "labels", "text_kinds"})
+"""What training reads of a record; the others are for people, evaluation and checks."""
+
 
 def label_id(category: str) -> int:
     """Map a category to an id in [0, 2**63) that is the same in every data set, process and run.

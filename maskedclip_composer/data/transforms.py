@@ -83,7 +83,9 @@ def resize(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) 
     Equal to PIL's BICUBIC within one grey level, but for about one pixel in 100,000 of strong contrast that differs by
     two: both round after each of the two passes, torch with 16-bit weights.
     """
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    if not image.flags.writeable or min(image.strides) < 0:  # torch takes neither without a word
+        image = image.copy()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)[0]
 
 
