@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from loader_peers import Epoch, image_folder, installed, litdata, webdataset
 from loader_sets import draw, encoded_kilobytes, pixels_of, write_litdata, write_pixels, write_shards, write_webdataset
 from rounds import Cost, interleave, machine, milliseconds, print_table, quotients, spread, times_faster
+from streaming import StreamingDataset
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.loader import build_loader
@@ -53,7 +55,7 @@ LARGE_GATES = ((SCALED, LARGE, 0, 1.0),)
 def ours(
     shards: Path, *, batch: int, workers: int, view: int, normalise: bool = False, stock: bool = False, **data: Any
 ) -> Epoch:
-    """Build our loader; `stock` gives it the predownload that Streaming takes where none is given."""
+    """Build our loader; `stock` gives it Streaming's threads and the predownload that they take if none is given."""
     # Streaming refuses two data sets of one folder in one process.
     folder = Path(tempfile.mkdtemp(dir=shards.parent))
     shutil.copytree(shards, folder, copy_function=os.link, dirs_exist_ok=True)
@@ -62,7 +64,10 @@ def ours(
     spec = build_loader(config, tokenizer=None, grid=(view // 16, view // 16), seed=0)
     loader: Any = spec.dataloader
     if stock:
-        loader.dataset.predownload = 8 * batch
+        dataset = loader.dataset
+        dataset.predownload = 8 * batch
+        dataset._prepare_thread = MethodType(StreamingDataset._prepare_thread, dataset)
+        dataset._ready_thread = MethodType(StreamingDataset._ready_thread, dataset)
 
     def epoch() -> int:
         count = 0

@@ -115,8 +115,8 @@ def advise(rates: Sequence[Rate], target: float | None, cores: int) -> str:
     needed = math.ceil(target * best.cpu)
     return (
         f"Advice: {cores} cores load at most {best.images:.0f} images/s where {target:.0f} are needed, which takes "
-        f"about {needed} cores without other work; prepare the photographs smaller (--size) or as pixels (--encoding raw), set "
-        "data.decode=scaled where they are large, or take a machine with more cores."
+        f"about {needed} cores without other work; prepare the photographs smaller (--size) or as pixels "
+        "(--encoding raw), set data.decode=scaled where they are large, or take a machine with more cores."
     )
 
 

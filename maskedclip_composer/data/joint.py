@@ -4,6 +4,7 @@ Leans on names of mosaicml-streaming 0.13.0 (`_get_work`, `_resume`, `_event`, `
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -56,6 +57,7 @@ class JointDataset(StreamingDataset):
         except ValueError as error:
             raise _streaming_error(error, data) from error
         self.batching_method = METHOD  # the constructor accepts only Streaming's own names
+        self._bounds: list[int] = self.spanner.shard_bounds.tolist()
         self._transform = transform
         # `on_exception`, the threads and `get_item` of Streaming use only `set` and `is_set`.
         self._failure = SharedFailure()
@@ -122,6 +124,16 @@ class JointDataset(StreamingDataset):
         self._ids = super()._get_work(epoch, sample_in_epoch)
         self._stream_ids = np.searchsorted(self.sample_offset_per_stream, self._ids, side="right") - 1
         return self._ids
+
+    def get_item(self, sample_id: int, retry: int = 7) -> Any:
+        """Return a record; where the cache has no limit, without noting when its shard was last used."""
+        if not self.cache_limit:
+            shard_id = bisect_right(self._bounds, sample_id) - 1
+            try:
+                return self.shards[shard_id].get_item(sample_id - self._bounds[shard_id])
+            except FileNotFoundError:  # Streaming fetches it
+                pass
+        return super().get_item(sample_id, retry)
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Make a shard available; on failure free whoever waits for it."""
