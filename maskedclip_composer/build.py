@@ -27,6 +27,8 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
+from maskedclip_composer.models.compiled import compile_blocks
+from maskedclip_composer.models.fp8 import use_fp8
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.recompute import set_activation
@@ -54,6 +56,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     start = find_start(config, checkpoints / "latest-rank0.pt")
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config, start)
+    device = torch.device("cuda" if on_gpu else "cpu")
+    use_fp8(model.net, config.compute.fp8, device)
+    compile_blocks(model.net, config.compute, device, cache=Path(config.output) / ".compiled")
     loader = build_train_loader(config, model.net.branch.image_encoder)
     batch_size = max(part.batch_size for part in (config.data.paired, config.data.unpaired) if part is not None)
     loggers, callbacks = tracking_callbacks(
