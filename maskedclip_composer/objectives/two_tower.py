@@ -2,6 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,8 +33,8 @@ def projection(in_features: int, embed_dim: int) -> nn.Linear:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return the rows of `features` at length 1, in float32."""
-    return F.normalize(features.float(), dim=-1)
+    """Return the rows of `features` at length 1, in float32 or better."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def check_joint_space(key: str, *, embed_dim: int, temperature: float, max_logit_scale: float) -> None:
