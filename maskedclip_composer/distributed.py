@@ -82,6 +82,7 @@ def max_on_hosts(value: int) -> int:
     """Return the largest value that any rank has, without waiting for a device."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return value
+    assert dist.group.WORLD is not None
     largest = torch.tensor(value, device="cpu")
     dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group_of_hosts(dist.group.WORLD))
     return int(largest)
@@ -94,4 +95,8 @@ def _group_of_hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
     Args:
         world: The default group; another one, of a later start in the same process, gets a group of its own.
     """
-    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+    if dist.get_backend(world) == "gloo":
+        return world
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import TypeCheckError
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.counts import saved_bytes
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
@@ -22,8 +23,8 @@ def case(text_index: list[int], labels: list[int], dim: int = 6, dtype: torch.dt
 
 
 def random_case(pairs: int, texts: int, labels: int, **options) -> Case:
-    drawn = (torch.randint(0, high, (pairs,)).tolist() for high in (texts, labels))
-    return case(*drawn, **options)
+    index, classes = (torch.randint(0, high, (pairs,)).tolist() for high in (texts, labels))
+    return case(index, classes, **options)
 
 
 def whole(pairs: Case, scale: Tensor) -> Tensor:
@@ -160,6 +161,42 @@ def test_memory_grows_with_the_pairs_and_not_with_their_square():
     scale = torch.tensor(10.0, requires_grad=True)
     assert growth(lambda *pairs: whole(pairs, scale)) <= 1.1
     assert growth(lambda image, text, index, labels: label_guided_clip_loss(image, text[index], labels, scale)) > 1.8
+
+
+class Operators(TorchDispatchMode):
+    """The names of the ATen operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {
+    "_local_scalar_dense",
+    "_unique2",
+    "unique_consecutive",
+    "bincount",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+}
+
+
+def test_it_runs_no_operator_that_waits_for_the_device():
+    """The sizes of their results are known on the device alone."""
+    pairs = case(*CASES["random"])
+    with Operators() as found:
+        whole(pairs, torch.tensor(4.2, requires_grad=True)).backward()
+    assert "searchsorted" in found.names
+    assert not found.names & WAITING
+    with Operators() as found:
+        pairs[2].unique().max().item()
+        pairs[2].bincount()
+    assert len(found.names & WAITING) == 3
 
 
 def test_shapes_are_enforced_under_pytest():
