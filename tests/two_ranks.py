@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
+from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.distributed import (
     gather,
     gather_table_with_gradient,
@@ -24,7 +25,7 @@ from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
-from maskedclip_composer.objectives.lg_clip import LabelGuidedClip, LgClipConfig
+from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.types import Batch
 from tests import tiny
 from tests.composer_run import fit
@@ -64,11 +65,7 @@ def half_hidden_batch() -> Batch:
 
 def plain_net() -> PretrainNet:
     """MaskedCLIP whose pairs are all compared with each other."""
-    net = tiny.net("maskedclip")
-    plain = LabelGuidedClip(LgClipConfig(embed_dim=16), 64, tiny.TEXT_DIM, distinct_logits=False)
-    plain.load_state_dict(net.objectives["lg_clip"].state_dict())
-    net.objectives["lg_clip"] = plain
-    return net
+    return tiny.net("maskedclip", compute=ComputeConfig(distinct_logits=False))
 
 
 def batches() -> list:

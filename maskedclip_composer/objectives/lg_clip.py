@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from maskedclip_composer.distributed import gather, gather_table_with_gradient, gather_with_gradient
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss, label_guided_floor
 from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
+from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
@@ -43,6 +44,11 @@ class LgClipConfig(ObjectiveConfig):
     def masks_at_random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """As FLIP does."""
         return self.patches == "visible"
+
+    @property
+    def reads_whole(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As MaskedCLIP does."""
+        return self.patches == "whole"
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,8 +97,7 @@ class LabelGuidedClip(Objective):
         image = self.embed_images(
             views.image if self.patches == "whole" else views.bridge(views.masked[: views.num_pairs])
         )
-        log_scale = self.log_logit_scale
-        logit_scale = log_scale.to(torch.promote_types(log_scale.dtype, torch.float32)).exp().squeeze()
+        logit_scale = at_least_float32(self.log_logit_scale).exp().squeeze()
         text = unit(self.text_projection(views.distinct_text))
         index, labels = views.paired["text_index"], views.labels
         if not self.distinct_logits:
