@@ -79,7 +79,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
     return Trainer(
         model=model,
         train_dataloader=loader,
-        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=on_gpu),
+        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
         schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
@@ -166,6 +166,7 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
         tokenizer=load_tokenizer(config.text_encoder) if config.data.paired is not None else None,
         grid=encoder.grid,
         seed=config.seed,
+        distinct_texts=config.compute.distinct_texts,
     )
 
 
