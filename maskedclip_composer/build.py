@@ -74,7 +74,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         model=model,
         train_dataloader=loader,
         optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=on_gpu),
-        schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
+        schedulers=build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
         loggers=loggers,
@@ -166,7 +166,13 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     return algorithms
 
 
-def _build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+def build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+    """Build the warm-up and cosine of the learning rates.
+
+    Raises:
+        UserError: The warm-up takes the whole training.
+    """
+
     def steps(time: str) -> int:
         parsed = Time.from_input(time)
         return parsed.value * (steps_per_epoch if parsed.unit == TimeUnit.EPOCH else 1)

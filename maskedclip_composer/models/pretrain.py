@@ -1,7 +1,9 @@
 """The network that is pre-trained, and the ComposerModel around it."""
 
+import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +18,10 @@ from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective
 from maskedclip_composer.types import Batch
+
+
+def _untimed(name: str) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 class PretrainNet(nn.Module):
@@ -48,6 +54,8 @@ class PretrainNet(nn.Module):
         # A copy, never an alias: FSDP2 refuses a module that is reachable by two names.
         self.teacher = copy.deepcopy(branch).requires_grad_(False).eval() if with_teacher else None
         self.mask_ratio = mask_ratio
+        # Wraps each part of the forward pass, by name; a callback that measures sets it.
+        self.timed: Callable[[str], AbstractContextManager[None]] = _untimed
         encoder = branch.image_encoder
         self.register_buffer("image_mean", torch.tensor(encoder.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(encoder.image_std).view(1, 3, 1, 1), persistent=False)
@@ -55,7 +63,8 @@ class PretrainNet(nn.Module):
     def forward(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Return, for each objective, the keyword arguments of its loss; under `shown` what may be drawn, if any."""
         views = Views(self, batch)
-        outputs = {name: objective(views) for name, objective in self.objectives.items()}
+        with self.timed("objectives"):
+            outputs = {name: objective(views) for name, objective in self.objectives.items()}
         return outputs | {"shown": views.shown} if views.shown else outputs
 
     def momentum_pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:

@@ -117,22 +117,25 @@ class Views:
 
     def encode_images(self, images: Tensor, ids_keep: Tensor | None = None, **masking: Tensor) -> Tensor:
         """Return E_I's tokens of normalised images; `masking` as in `ImageEncoder.forward`."""
-        return self._net.branch.image_encoder(images, ids_keep, **masking)
+        with self._net.timed("masked" if ids_keep is not None else "whole"):
+            return self._net.branch.image_encoder(images, ids_keep, **masking)
 
     def bridge(self, tokens: Tensor) -> Tensor:
         """Return B of E_I's tokens, of the same shape."""
-        return self._net.branch.bridge(tokens)
+        with self._net.timed("bridge"):
+            return self._net.branch.bridge(tokens)
 
     def encode_teacher(self, images: Tensor) -> Tensor:
         """Return the teacher's tokens of whole normalised images, [images, 1 + patches, embed_dim], no gradient."""
         assert self._net.teacher is not None
-        with torch.no_grad():
+        with self._net.timed("teacher"), torch.no_grad():
             return self._net.teacher(images)
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
         """Return E_T's tokens [texts, tokens, text_dim] of ids and mask [texts, tokens]."""
         assert self._net.text_encoder is not None
-        return self._net.text_encoder(text_ids, text_mask)
+        with self._net.timed("text"):
+            return self._net.text_encoder(text_ids, text_mask)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Return the similarity of `hidden` [masked, text_dim] to every word of E_T, [masked, vocabulary]."""

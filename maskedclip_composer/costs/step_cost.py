@@ -1,0 +1,138 @@
+"""What a training step costs: operations, memory, parameters; counted without running it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from maskedclip_composer.compute import ActivationConfig, ComputeConfig, budget
+from maskedclip_composer.config import TrainConfig
+from maskedclip_composer.costs.batches import made_up_batch
+from maskedclip_composer.costs.fake import Shapes
+from maskedclip_composer.costs.passes import Activations, Precision, StepFlops, count_step, measure_activations
+from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.types import Batch
+
+# By how much the compiler exceeds a budget's share. Counted of one block with torch 2.7 (docs/costs.md): budgets of 0.1
+# to 0.9 left at most 0.16 more of what the plain block keeps, the weights in 16 bits included.
+_SLACK = 0.16
+Build = Callable[[TrainConfig], MaskedCLIP]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """What a step of one rank costs.
+
+    Attributes:
+        parameters: Trained ones, by group: image_encoder, bridge, text_encoder and each objective.
+        followers: Number of parameters of teachers, which follow by momentum, and of fixed ones.
+        flops: Useful operations.
+        activations: Memory of the precisions that were asked for.
+    """
+
+    parameters: dict[str, int]
+    followers: int
+    flops: StepFlops
+    activations: dict[Precision, Activations]
+
+    def state_bytes(self, parallelism: Literal["ddp", "fsdp"], ranks: int) -> dict[str, int]:
+        """Return what one rank holds all the time, in bytes: float32 throughout, with AdamW's two moments.
+
+        With fsdp everything is dealt over the ranks. DDP (torch 2.7 as Composer 0.32.1 wraps it) keeps the gradients a
+        second time, in the buckets that it sends.
+        """
+        trained = 4 * sum(self.parameters.values())
+        parts = {"parameters": trained, "gradients": trained, "optimizer": 2 * trained, "teacher": 4 * self.followers}
+        if ranks > 1 and parallelism == "ddp":
+            parts["DDP's buckets"] = trained
+        return {name: -(-size // (ranks if parallelism == "fsdp" else 1)) for name, size in parts.items()}
+
+
+def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: tuple[Precision, ...]) -> StepCost:
+    """Count what a step of one of `ranks` ranks costs, with all that `config.compute` says but what follows.
+
+    The network is the one that `build` makes, with shapes alone: no weights are made, read or fetched, and nothing is
+    computed. Each pair has a text of its own as long as `data.max_tokens`, which is an upper bound. Compiled blocks and
+    8-bit layers are counted as plain ones; where the compiler has a budget, see `_SLACK`.
+
+    Args:
+        config: The run.
+        build: `build.build_model`.
+        ranks: Over which the batch is dealt.
+        precisions: To follow the memory of.
+
+    Raises:
+        UserError: Sizes of the config do not fit together.
+    """
+    model, batch, shapes = _without_values(config, _countable(config.compute), build, ranks)
+    return StepCost(
+        parameters=_parameters(model),
+        followers=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
+        flops=step_flops(config, build, ranks=ranks),
+        activations={
+            each: _within_budget(measure_activations(model, batch, each, shapes.active), config.compute.activation)
+            for each in precisions
+        },
+    )
+
+
+def step_flops(config: TrainConfig, build: Build, *, ranks: int = 1, batch: Batch | None = None) -> StepFlops:
+    """Count a step's useful operations: what is computed a second time to save memory does not count.
+
+    Args:
+        config: As in `step_cost`.
+        build: Likewise.
+        ranks: Likewise.
+        batch: One rank's, in place of a made-up one; it is not read but for labels, texts and masks.
+    """
+    plain = replace(_countable(config.compute), activation=ActivationConfig(), chunk_size=None)
+    model, made_up, shapes = _without_values(config, plain, build, ranks, batch)
+    return count_step(model, made_up, shapes.active)
+
+
+def _without_values(
+    config: TrainConfig, compute: ComputeConfig, build: Build, ranks: int, batch: Batch | None = None
+) -> tuple[MaskedCLIP, Batch, Shapes]:
+    """Return the network in training mode and a batch, and the place to run them in."""
+    encoder = config.image_encoder
+    attention: Any = "explicit" if encoder.attention == "explicit" else "sdpa"  # xformers keeps what sdpa keeps
+    described = replace(
+        config,
+        image_encoder=replace(encoder, pretrained=False, weights=None, attention=attention),
+        text_encoder=replace(config.text_encoder, pretrained=False),
+        compute=compute,
+    )
+    shapes = Shapes()
+    model = shapes.build(lambda: build(described)).train()
+    batch = batch or made_up_batch(config, model.net.branch.image_encoder.grid, ranks)
+    return model, cast(Batch, shapes.of(batch)), shapes
+
+
+def _countable(compute: ComputeConfig) -> ComputeConfig:
+    """Return what runs without values: neither compiled nor in 8 bits."""
+    activation = compute.activation
+    kept = {key: getattr(activation, key) for key in ("image", "text", "decoders")}
+    kept = {key: "none" if budget(value) is not None else value for key, value in kept.items()}
+    return replace(compute, compile="none", fp8="none", activation=ActivationConfig(**kept))
+
+
+def _within_budget(found: Activations, activation: ActivationConfig) -> Activations:
+    """Take off what the compiler is not to keep."""
+    parts = {"masked": activation.image, "whole": activation.image, "packed": activation.image}
+    parts |= {"bridge": activation.image, "objectives": activation.decoders}
+    saved = {}
+    for name, size in found.saved.items():
+        share = budget(parts.get(name, "none"))
+        saved[name] = size if share is None else int(size * min(1.0, share + _SLACK))
+    return Activations(saved=saved, peak=found.peak - found.total_saved + sum(saved.values()))
+
+
+def _parameters(model: MaskedCLIP) -> dict[str, int]:
+    net = model.net
+    groups: dict[str, Any] = {"image_encoder": net.branch.image_encoder, "bridge": net.branch.bridge}
+    groups |= {"text_encoder": net.text_encoder} if net.text_encoder is not None else {}
+    groups |= dict(net.objectives.items())
+    sizes = {
+        name: sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        for name, module in groups.items()
+    }
+    return {name: size for name, size in sizes.items() if size}
