@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 M = TypeVar("M", bound=nn.Module)
-_aten = torch.ops.aten
+_aten: Any = torch.ops.aten
 
 
 class Shapes:
