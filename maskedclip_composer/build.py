@@ -20,6 +20,7 @@ from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.costs.step_cost import step_flops
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.prompt_files import read_pack
@@ -35,6 +36,7 @@ from maskedclip_composer.models.text import TextEncoder, build_text_encoder, loa
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, Parts, reads_both_views
 from maskedclip_composer.optim import build_optimizer
+from maskedclip_composer.types import Batch
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
 DIST_TIMEOUT = 1800.0
@@ -65,6 +67,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        count_operations=partial(_count_operations, config),
         origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,
@@ -93,6 +96,10 @@ def build_trainer(config: TrainConfig) -> Trainer:
         else None,
         **arguments,
     )
+
+
+def _count_operations(config: TrainConfig, batch: Batch) -> int:
+    return step_flops(config, build_model, batch=batch).total
 
 
 def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:

@@ -1,9 +1,25 @@
 """Gathering features over ranks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_functional
 from torch import Tensor
+
+_apart = False
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this rank compute as if there were no other, for what the others do not take part in."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
@@ -12,7 +28,7 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     The backward pass adds the gradients that all ranks computed for this rank's rows. When every rank computes the same
     loss of the gathered rows, DDP's average over ranks then is the gradient of a single process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return features
     gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
     if gathered.requires_grad:
@@ -24,7 +40,7 @@ def gather_with_gradient(features: Tensor) -> Tensor:
 
 def gather(values: Tensor) -> Tensor:
     """Concatenate [n, ...] of all ranks to [ranks * n, ...], without gradients."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return values
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, values.contiguous())
@@ -33,7 +49,7 @@ def gather(values: Tensor) -> Tensor:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Add up a tensor of equal shape over ranks, without gradients."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return values
     total = values.detach().clone()
     dist.all_reduce(total)
@@ -46,15 +62,19 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     A sum over a rank's items divided by the ranks' mean count becomes, under DDP's average over ranks, the mean over
     all ranks' items, however unevenly they are spread.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if _is_alone():
         return values
     return sum_over_ranks(values) / dist.get_world_size()
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
     """Return the largest value that any rank has, element by element."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return value
     largest = value.detach().clone()
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return largest
+
+
+def _is_alone() -> bool:
+    return _apart or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1

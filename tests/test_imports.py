@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
     "run_settings": ({"errors", "callbacks", "config"}, {"composer", "streaming", "torch"}),
-    "costs": ({"errors", "times", "types", "compute", "config", "data", "models", "build"}, {"omegaconf"}),
+    "costs": (
+        {"errors", "times", "types", "compute", "config", "data", "distributed", "models", "build"},
+        {"omegaconf"},
+    ),
     "sweep": ({"errors", "config", "config_file", "evaluation", "run_settings"}, {"composer", "streaming", "torch"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "data", "config_file"}, {"composer", "timm"}),

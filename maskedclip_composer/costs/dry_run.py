@@ -53,7 +53,7 @@ def dry_run(config: TrainConfig) -> None:
     console.print(_device_table(config, devices, estimates))
     console.print(_assumptions(config))
     if not all(each.fits for each in estimates.values()):
-        console.print(_remedy_table(config, plan))
+        console.print(_remedy_table(config, cost, plan))
 
 
 def _present() -> dict[str, Device]:
@@ -91,12 +91,13 @@ def _run_table(plan: Plan) -> Table:
 def _flops_table(cost: StepCost, plan: Plan) -> Table:
     total = cost.flops.total
     table = _table("Operations of a step on one rank", "", "TFLOP", "share")
-    for name, count in [*cost.flops.forward.items(), ("backward", cost.flops.backward)]:
-        table.add_row(
-            f"forward, {name}" if name != "backward" else name, f"{count / 1e12:,.3f}", f"{count / total:.1%}"
-        )
+    parts = {f"forward, {name}": count for name, count in cost.flops.forward.items()} | {
+        "backward": cost.flops.backward
+    }
+    for name, count in parts.items():
+        table.add_row(name, f"{count / 1e12:,.3f}", f"{count / total:.1%}")
     table.add_row("useful operations", f"{total / 1e12:,.3f}", "")
-    table.caption = f"{total * plan.ranks * plan.steps / 1e15:,.3g} PFLOP in the whole run"
+    table.caption = f"{total * plan.ranks * plan.steps / 1e15:,.0f} PFLOP in the whole run\n"
     table.caption_justify = "left"
     return table
 
@@ -150,8 +151,8 @@ def _assumptions(config: TrainConfig) -> str:
     return "\n".join([*lines, ""])
 
 
-def _remedy_table(config: TrainConfig, plan: Plan) -> Table:
+def _remedy_table(config: TrainConfig, cost: StepCost, plan: Plan) -> Table:
     table = _table("Where it does not fit: what each of these alone would bring", "", "GiB a rank")
-    for override, size in remedies(config, build_model, plan.ranks):
+    for override, size in remedies(config, cost, build_model, plan.ranks):
         table.add_row(override, f"{size:,.2f}")
     return table

@@ -8,7 +8,7 @@ from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.costs.devices import Device
 from maskedclip_composer.costs.passes import Precision
 from maskedclip_composer.costs.plan import Plan
-from maskedclip_composer.costs.step_cost import Build, StepCost, step_cost
+from maskedclip_composer.costs.step_cost import Build, StepCost, step_activations
 
 GIB = 2**30
 # GiB that a process needs beside what is counted: CUDA's context, workspaces of libraries, buffers of the network
@@ -81,8 +81,10 @@ def smaller(config: TrainConfig, ranks: int) -> Iterator[tuple[str, TrainConfig]
         yield f"{names}, another recipe", replace(config, data=replace(config.data, **streams))
 
 
-def remedies(config: TrainConfig, build: Build, ranks: int) -> Iterable[tuple[str, float]]:
+def remedies(config: TrainConfig, cost: StepCost, build: Build, ranks: int) -> Iterable[tuple[str, float]]:
     """Yield what `smaller` yields, each with the GiB that a rank then takes."""
     for override, changed in smaller(config, ranks):
-        cost = step_cost(changed, build, ranks=ranks, precisions=(precision_of(config),))
-        yield override, sum(memory_gib(changed, cost, ranks).values())
+        activations = cost.activations
+        if changed.parallelism == config.parallelism:
+            activations = step_activations(changed, build, ranks=ranks, precisions=(precision_of(config),))
+        yield override, sum(memory_gib(changed, replace(cost, activations=activations), ranks).values())

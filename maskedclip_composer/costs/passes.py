@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from maskedclip_composer.costs.counts import PeakBytes, SavedBytes, flop_counter
 from maskedclip_composer.costs.sections import REST, Sections
+from maskedclip_composer.distributed import apart
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.types import Batch
 
@@ -65,7 +66,7 @@ def count_step(model: MaskedCLIP, batch: Batch, within: Within = contextlib.null
         batch: Likewise.
         within: Where operators run; `Shapes.active` for tensors without values.
     """
-    with within(), flop_counter() as counter:
+    with apart(), within(), flop_counter() as counter:
         sections = Sections(counter.get_total_flops)
         with _timed(model, sections), torch.autocast("cpu", torch.bfloat16):
             sections.begin(REST)
@@ -90,7 +91,7 @@ def measure_activations(
     known: list[Tensor] = [*model.parameters(), *model.buffers(), *tree_leaves(batch), *gradients]
     saved = SavedBytes(known)
     sections = Sections(lambda: saved.total)
-    with within(), PeakBytes(known) as memory, _timed(model, sections):
+    with apart(), within(), PeakBytes(known) as memory, _timed(model, sections):
         sections.begin(REST)
         with saved.watch(), torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
             outputs = model(batch)

@@ -63,16 +63,22 @@ def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: 
     Raises:
         UserError: Sizes of the config do not fit together.
     """
-    model, batch, shapes = _without_values(config, _countable(config.compute), build, ranks)
+    model, _, _ = _without_values(config, _countable(config.compute), build, ranks)
     return StepCost(
         parameters=_parameters(model),
         followers=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
         flops=step_flops(config, build, ranks=ranks),
-        activations={
-            each: _within_budget(measure_activations(model, batch, each, shapes.active), config.compute.activation)
-            for each in precisions
-        },
+        activations=step_activations(config, build, ranks=ranks, precisions=precisions),
     )
+
+
+def step_activations(
+    config: TrainConfig, build: Build, *, ranks: int = 1, precisions: tuple[Precision, ...]
+) -> dict[Precision, Activations]:
+    """Follow the memory of a step; arguments as in `step_cost`."""
+    model, batch, shapes = _without_values(config, _countable(config.compute), build, ranks)
+    found = {each: measure_activations(model, batch, each, shapes.active) for each in precisions}
+    return {each: _within_budget(memory, config.compute.activation) for each, memory in found.items()}
 
 
 def step_flops(config: TrainConfig, build: Build, *, ranks: int = 1, batch: Batch | None = None) -> StepFlops:

@@ -1,7 +1,10 @@
 """The step without values against the step with them, and against numbers that can be written down."""
 
+from pathlib import Path
+
 import pytest
 
+from maskedclip_composer import distributed
 from maskedclip_composer.costs.fake import Shapes
 from maskedclip_composer.costs.passes import Precision, count_step, measure_activations
 from maskedclip_composer.models.pretrain import MaskedCLIP
@@ -32,3 +35,8 @@ def test_memory_does_not_depend_on_values(recipe: str, precision: Precision):
     assert found.saved == pytest.approx(expected.saved, rel=0.01)  # which mask is drawn is not known without values
     assert found.peak == pytest.approx(expected.peak, rel=0.05)
     assert found.peak >= found.total_saved > 0
+
+
+def test_no_other_rank_is_asked_while_one_counts():
+    """Rank 0 counts alone: whatever speaks to other ranks without asking `_is_alone` would wait for them for ever."""
+    assert Path(distributed.__file__).read_text().count("is_initialized()") == 1
