@@ -139,7 +139,7 @@ class StepTimes(Callback):
             log.warning("The step's operations could not be counted, so no MFU is logged: %s", error)
 
 
-def _record(stream: torch.cuda.Stream) -> torch.cuda.Event:
+def _record(stream: torch.cuda.Stream) -> Any:
     event = torch.cuda.Event(enable_timing=True)
     event.record(stream)
     return event

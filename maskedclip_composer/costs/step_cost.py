@@ -51,8 +51,8 @@ def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: 
     """Count what a step of one of `ranks` ranks costs, with all that `config.compute` says but what follows.
 
     The network is the one that `build` makes, with shapes alone: no weights are made, read or fetched, and nothing is
-    computed. Each pair has a text of its own as long as `data.max_tokens`, which is an upper bound. Compiled blocks and
-    8-bit layers are counted as plain ones; where the compiler has a budget, see `_SLACK`.
+    computed. Each pair has a text of its own as long as `data.max_tokens`, which is an upper bound. `build` neither
+    compiles nor takes 8-bit layers, so both are counted as plain ones; where the compiler has a budget, see `_SLACK`.
 
     Args:
         config: The run.
@@ -63,7 +63,7 @@ def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: 
     Raises:
         UserError: Sizes of the config do not fit together.
     """
-    model, _, _ = _without_values(config, _countable(config.compute), build, ranks)
+    model, _, _ = _without_values(config, config.compute, build, ranks)
     return StepCost(
         parameters=_parameters(model),
         followers=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
@@ -76,9 +76,12 @@ def step_activations(
     config: TrainConfig, build: Build, *, ranks: int = 1, precisions: tuple[Precision, ...]
 ) -> dict[Precision, Activations]:
     """Follow the memory of a step; arguments as in `step_cost`."""
-    model, batch, shapes = _without_values(config, _countable(config.compute), build, ranks)
-    found = {each: measure_activations(model, batch, each, shapes.active) for each in precisions}
-    return {each: _within_budget(memory, config.compute.activation) for each, memory in found.items()}
+    model, batch, shapes = _without_values(config, config.compute, build, ranks)
+    found: dict[Precision, Activations] = {}
+    for precision in precisions:
+        measured = measure_activations(model, batch, precision, shapes.active)
+        found[precision] = _within_budget(measured, config.compute.activation)
+    return found
 
 
 def step_flops(config: TrainConfig, build: Build, *, ranks: int = 1, batch: Batch | None = None) -> StepFlops:
@@ -90,7 +93,7 @@ def step_flops(config: TrainConfig, build: Build, *, ranks: int = 1, batch: Batc
         ranks: Likewise.
         batch: One rank's, in place of a made-up one; it is not read but for labels, texts and masks.
     """
-    plain = replace(_countable(config.compute), activation=ActivationConfig(), chunk_size=None)
+    plain = replace(config.compute, activation=ActivationConfig(), chunk_size=None)
     model, made_up, shapes = _without_values(config, plain, build, ranks, batch)
     return count_step(model, made_up, shapes.active)
 
@@ -111,14 +114,6 @@ def _without_values(
     model = shapes.build(lambda: build(described)).train()
     batch = batch or made_up_batch(config, model.net.branch.image_encoder.grid, ranks)
     return model, cast(Batch, shapes.of(batch)), shapes
-
-
-def _countable(compute: ComputeConfig) -> ComputeConfig:
-    """Return what runs without values: neither compiled nor in 8 bits."""
-    activation = compute.activation
-    kept = {key: getattr(activation, key) for key in ("image", "text", "decoders")}
-    kept = {key: "none" if budget(value) is not None else value for key, value in kept.items()}
-    return replace(compute, compile="none", fp8="none", activation=ActivationConfig(**kept))
 
 
 def _within_budget(found: Activations, activation: ActivationConfig) -> Activations:
