@@ -56,6 +56,7 @@ class StepTimes(Callback):
         self._count = count
         self._flops: int | None = None
         self._began = False
+        self._on_gpu = False
         self._untimed: Any = None  # what the network has in place of a measurement
         self._sections: Sections[Any] | None = None
         self._pending: tuple[int, Sections[Any]] | None = None  # step and its events, not read yet
@@ -84,7 +85,8 @@ class StepTimes(Callback):
                 self._hook.remove()
 
     def _start(self, state: State) -> None:
-        if torch.cuda.is_available() and state.device.name == "gpu":
+        self._on_gpu = state.device.name == "gpu"
+        if self._on_gpu:
             self._peak = peak_tflops(torch.cuda.get_device_name())
         (optimizer,) = state.optimizers
         self._hook = optimizer.register_step_post_hook(lambda *_: self._sections and self._sections.begin(REST))
@@ -94,7 +96,7 @@ class StepTimes(Callback):
         return self._began and state.timestamp.batch.value % self.interval == 1 % self.interval
 
     def _open(self, state: State) -> None:
-        read = partial(_record, torch.cuda.current_stream()) if state.device.name == "gpu" else time.perf_counter
+        read = partial(_record, torch.cuda.current_stream()) if self._on_gpu else time.perf_counter
         self._sections = Sections(read)
         net = unwrap(state.model).net
         self._untimed = self._untimed or net.timed
@@ -110,7 +112,7 @@ class StepTimes(Callback):
         self._sections = None
         self._log_pending(logger)
         self._pending = step, sections
-        if state.device.name != "gpu":
+        if not self._on_gpu:
             self._log_pending(logger)
 
     def _log_pending(self, logger: Logger) -> None:

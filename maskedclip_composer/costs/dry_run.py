@@ -145,7 +145,7 @@ def _number(value: float | None) -> str:
 def _assumptions(config: TrainConfig) -> str:
     lines = ["", "Each pair is counted with a text of its own of data.max_tokens tokens: the most it can be."]
     if config.compute.compile != "none":
-        lines.append("Compiled blocks are counted as plain ones: they need less memory.")
+        lines.append("Compiled blocks are counted as plain ones; they need no more memory, with a budget less.")
     if precision_of(config) == "fp32":
         lines.append("trainer.precision=fp32: no hours, because the peaks are those of bfloat16.")
     return "\n".join([*lines, ""])

@@ -61,9 +61,12 @@ def smaller(config: TrainConfig, ranks: int) -> Iterator[tuple[str, TrainConfig]
     """Yield settings that need less memory, each alone, as the override to give and the config with it."""
     compute = config.compute
     activation = compute.activation
+    if compute.compile != "none" and activation.image == "none":
+        kept = replace(activation, image="budget:0.5")
+        yield "compute.activation.image=budget:0.5", replace(config, compute=replace(compute, activation=kept))
     if activation.image != "full":
-        towers = ActivationConfig(image="full", text=activation.text, decoders=activation.decoders)
-        yield "compute.activation.image=full", replace(config, compute=replace(compute, activation=towers))
+        kept = replace(activation, image="full")
+        yield "compute.activation.image=full", replace(config, compute=replace(compute, activation=kept))
     if (activation.image, activation.text, activation.decoders) != ("full", "full", "full"):
         towers = ActivationConfig(image="full", text="full", decoders="full")
         changed = replace(config, compute=replace(compute, activation=towers))

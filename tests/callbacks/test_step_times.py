@@ -9,6 +9,7 @@ from composer.core import Callback, Event, State
 from composer.loggers import InMemoryLogger, Logger
 
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher, unwrap
+from maskedclip_composer.callbacks import step_times
 from maskedclip_composer.callbacks.seeding import StepSeeding
 from maskedclip_composer.callbacks.step_times import StepTimes
 from maskedclip_composer.models.teacher import TeacherConfig
@@ -126,3 +127,41 @@ def test_the_network_is_left_as_it_was_and_a_failed_count_stops_nothing(caplog: 
     assert values(logger, "time/step")
     assert "throughput/tflops" not in logger.data
     assert "no formula" in caplog.text
+
+
+class FakeEvent:
+    """As torch.cuda.Event, of a device that is a clock; it counts who waits for it."""
+
+    waits = 0
+
+    def __init__(self):
+        self.milliseconds = 1000 * time.perf_counter()
+
+    def synchronize(self) -> None:
+        type(self).waits += 1
+
+    def elapsed_time(self, other: "FakeEvent") -> float:
+        return other.milliseconds - self.milliseconds
+
+
+def test_events_are_read_when_the_next_step_is_measured(monkeypatch: pytest.MonkeyPatch):
+    class OnGpu(StepTimes):
+        def _start(self, state: State) -> None:
+            super()._start(state)
+            self._on_gpu = True
+
+    class Waits(Callback):
+        def __init__(self):
+            self.after_step: list[int] = []
+
+        def batch_end(self, state: State, logger: Logger) -> None:
+            self.after_step.append(FakeEvent.waits)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(step_times, "_record", lambda stream: FakeEvent())
+    waits = Waits()
+    _, logger = fit(OnGpu(2), waits)
+    first_measured, last = waits.after_step[1], waits.after_step[-1]
+    assert first_measured == 0 < last < FakeEvent.waits  # the last measured step is read at the end
+    assert len(values(logger, "time/step")) == 2
+    assert min(values(logger, "time/backward")) > 0

@@ -134,7 +134,7 @@ def test_remedies_bring_what_they_say(overrides: Overrides):
     now = step_cost(run, build_model, ranks=2, precisions=("fp32",))
     before = sum(memory_gib(run, now, 2).values())
     found = dict(remedies(run, now, build_model, 2))
-    assert len(found) == 5
+    assert len(found) == 6
     assert "parallelism=fsdp" in found
     assert all(size < before for size in found.values())
 
