@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from counts import count_calls, count_flops, saved_bytes
 from rounds import interleave, machine, milliseconds, print_table, times_faster
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from data_prep.text_tower import build as build_text_tower
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
 from maskedclip_composer.build import build_model
 from maskedclip_composer.config import ObjectivesConfig, TrainConfig
+from maskedclip_composer.costs.counts import count_calls, count_flops, saved_bytes
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.schema import label_id
 from maskedclip_composer.data.text import DrawnText, collate_texts
