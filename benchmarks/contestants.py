@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
 from maskedclip_composer.compute import ComputeConfig
+from maskedclip_composer.models.attention import AttentionBackend
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.optim import OptimizerConfig, build_optimizer
 
@@ -31,28 +32,30 @@ class Step:
     inputs: list[Tensor]
     autocast: torch.dtype | None = None
 
-    def forward(self) -> Tensor:
-        """Return the total loss."""
+    def forward(self) -> dict[str, Tensor]:
+        """Return the losses, `total` among them."""
         device = self.inputs[0].device.type
         with torch.autocast(device, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            return self.losses()["total"]
+            return self.losses()
 
-    def gradients(self) -> None:
-        """Run forward and backward."""
-        self.forward().backward()
+    def gradients(self) -> dict[str, Tensor]:
+        """Run forward and backward; return the losses."""
+        losses = self.forward()
+        losses["total"].backward()
+        return {name: value.detach() for name, value in losses.items()}
 
-    def __call__(self) -> None:
-        """Run the whole step."""
-        self.gradients()
+    def __call__(self) -> dict[str, Tensor]:
+        """Run the whole step; return the losses before it."""
+        losses = self.gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.update_teacher()
+        return losses
 
     def loss_values(self) -> dict[str, float]:
         """Return the losses of the present weights."""
-        device = self.inputs[0].device.type
-        with torch.no_grad(), torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
-            return {name: float(value) for name, value in self.losses().items()}
+        with torch.no_grad():
+            return {name: float(value) for name, value in self.forward().items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +69,12 @@ class Task:
     device: str = "cpu"
     autocast: torch.dtype | None = None
     weights: Mapping[str, Tensor] | None = None
+    attention: AttentionBackend = "sdpa"  # of ours
 
     def ours(self, compute: ComputeConfig) -> Step:
         """Build our step with the weights of `weights`, which are drawn anew where there are none."""
-        model = build_network(self.sizes, compute).to(self.device)
+        with torch.device(self.device):
+            model = build_network(self.sizes, compute, self.attention)
         if self.weights is not None:
             model.net.load_state_dict(self.weights)
         max_tokens = None if compute.distinct_texts else self.max_tokens
@@ -92,7 +97,8 @@ class Task:
         shared = asdict(self.sizes)
         shared = {key: shared[key] for key in shared if key in PeerSizes.__dataclass_fields__}
         sizes = PeerSizes(**shared, joint_dim=LgClipConfig.embed_dim, mask_ratio=MASK_RATIO)
-        peer = Peer(sizes, text_settings(self.sizes), level).to(self.device)
+        with torch.device(self.device):
+            peer = Peer(sizes, text_settings(self.sizes), level)
         if self.weights is not None:
             peer.load_state_dict(self.weights)
         batch = self.peer_batch()
