@@ -29,10 +29,11 @@ from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder
-from maskedclip_composer.objectives.base import Objective, Parts
+from maskedclip_composer.objectives.base import Objective, Parts, reads_both_views
 from maskedclip_composer.optim import build_optimizer
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
@@ -123,9 +124,17 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
     objectives = build_objectives(config, encoder, text_encoder)
     for objective in objectives.values():
         use_backend(objective, config.image_encoder.attention)
-    return MaskedCLIP(
-        PretrainNet(branch, text_encoder, objectives, mask_ratio=config.mask_ratio, with_teacher=config.with_teacher)
+    net = PretrainNet(
+        branch,
+        text_encoder,
+        objectives,
+        mask_ratio=config.mask_ratio,
+        with_teacher=config.with_teacher,
+        packed=config.compute.packed and reads_both_views(config.objectives.present().values()),
+        chunk_size=config.compute.chunk_size,
     )
+    set_activation(net, config.compute.activation)
+    return MaskedCLIP(net)
 
 
 def build_objectives(

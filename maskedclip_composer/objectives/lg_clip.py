@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskedclip_composer.distributed import gather, gather_with_gradient
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss, label_guided_floor
+from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
@@ -42,6 +43,11 @@ class LgClipConfig(ObjectiveConfig):
     def masks_at_random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """As FLIP does."""
         return self.patches == "visible"
+
+    @property
+    def reads_whole(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As MaskedCLIP does."""
+        return self.patches == "whole"
 
     def __post_init__(self):
         super().__post_init__()
@@ -79,7 +85,7 @@ class LabelGuidedClip(Objective):
             "image_features": gather_with_gradient(self.embed_images(image)),
             "text_features": gather_with_gradient(unit(self.text_projection(views.text))),
             "labels": gather(views.labels),
-            "logit_scale": self.log_logit_scale.float().exp().squeeze(),
+            "logit_scale": at_least_float32(self.log_logit_scale).exp().squeeze(),
         }
 
     def embed_images(self, tokens: Tensor) -> Tensor:
