@@ -9,7 +9,6 @@ import torch
 from peer_step import Level, Peer, PeerSizes, default_adamw
 from sizes import MASK_RATIO, Sizes, build_network, make_batch, text_settings
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
 from maskedclip_composer.compute import ComputeConfig
@@ -138,20 +137,12 @@ def check_losses(steps: Mapping[str, Step], tolerance: float) -> float:
     return worst
 
 
-class _KeepDouble(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.float:
-            return args[0].double()
-        return func(*args, **(kwargs or {}))
-
-
 @contextmanager
 def in_double() -> Iterator[None]:
-    """Compute in float64: new tensors are, and what asks for float32 (features, targets) gets float64."""
+    """Build and compute in float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _KeepDouble():
-            yield
+        yield
     finally:
         torch.set_default_dtype(before)

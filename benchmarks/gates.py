@@ -42,7 +42,7 @@ class Gate:
     def row(self) -> list[str]:
         """Write the table's row."""
         verdict = "" if self.limit is None else "ok" if self.holds else "FAILS"
-        return [self.name, f"{self.value:.3g}", "" if self.limit is None else f"{self.limit:g}", verdict]
+        return [self.name, f"{self.value:.4g}", "" if self.limit is None else f"{self.limit:g}", verdict]
 
 
 class _OperationCounter(TorchDispatchMode):
@@ -177,7 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", choices=SIZES, default="bench-ti", help="of the counts (%(default)s)")
     parser.add_argument("--pairs", type=int, default=4, help="and as many unpaired images (%(default)s)")
-    parser.add_argument("--texts", type=int, default=3, help="different texts of the pairs (%(default)s)")
+    parser.add_argument("--texts", type=int, default=2, help="different texts of the pairs (%(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     task = Task(sizes=SIZES[args.sizes], pairs=args.pairs, texts=args.texts, max_tokens=77)

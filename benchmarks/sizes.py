@@ -12,6 +12,7 @@ from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.vit import ImageEncoderConfig, build_image_encoder
 from maskedclip_composer.objectives.base import Objective, Parts
@@ -115,7 +116,17 @@ def build_network(sizes: Sizes, compute: ComputeConfig, attention: AttentionBack
     objectives: dict[str, Objective] = {config.key: config.build(parts) for config in configs}
     for objective in objectives.values():
         use_backend(objective, attention)
-    return MaskedCLIP(PretrainNet(branch, text_encoder, objectives, mask_ratio=MASK_RATIO, with_teacher=True))
+    net = PretrainNet(
+        branch,
+        text_encoder,
+        objectives,
+        mask_ratio=MASK_RATIO,
+        with_teacher=True,
+        packed=compute.packed,
+        chunk_size=compute.chunk_size,
+    )
+    set_activation(net, compute.activation)
+    return MaskedCLIP(net)
 
 
 def make_batch(sizes: Sizes, pairs: int, texts: int, *, max_tokens: int | None = None, seed: int = 1) -> Batch:

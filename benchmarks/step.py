@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", choices=SIZES, default="bench-ti", help="(%(default)s)")
     parser.add_argument("--pairs", type=int, default=4, help="and as many unpaired images (%(default)s)")
-    parser.add_argument("--texts", type=int, default=3, help="different texts of the pairs (%(default)s)")
+    parser.add_argument("--texts", type=int, default=2, help="different texts of the pairs (%(default)s)")
     parser.add_argument("--max-tokens", type=int, nargs="+", default=[77, 256], help="of the peer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each variant (%(default)s)")
     args = parser.parse_args()
