@@ -61,7 +61,9 @@ format: install
 
 bench: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loader.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
 
 docs: install

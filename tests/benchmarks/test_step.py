@@ -49,7 +49,7 @@ def test_each_saving_saves_something(task):
     plain = task.ours(PLAIN)
     plain()
     before = (gates.count_operations(plain), gates.count_flops(plain.gradients), gates.saved(plain))
-    for name in set(gates.SWITCHES) - {"distinct_logits"}:
+    for name in (name for name in gates.SWITCHES if name != "distinct_logits"):
         step = task.ours(replace(PLAIN, **{name: True}))
         step()
         after = (gates.count_operations(step), gates.count_flops(step.gradients), gates.saved(step))
