@@ -27,6 +27,8 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
+from maskedclip_composer.models.compiled import compile_blocks
+from maskedclip_composer.models.fp8 import use_fp8
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.recompute import set_activation
@@ -54,6 +56,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     start = find_start(config, checkpoints / "latest-rank0.pt")
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config, start)
+    device = torch.device("cuda" if on_gpu else "cpu")
+    use_fp8(model.net, config.compute.fp8, device)
+    compile_blocks(model.net, config.compute, device, cache=Path(config.output) / ".compiled")
     loader = build_train_loader(config, model.net.branch.image_encoder)
     batch_size = max(part.batch_size for part in (config.data.paired, config.data.unpaired) if part is not None)
     loggers, callbacks = tracking_callbacks(
@@ -74,7 +79,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
     return Trainer(
         model=model,
         train_dataloader=loader,
-        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=on_gpu),
+        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
         schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
@@ -161,6 +166,7 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
         tokenizer=load_tokenizer(config.text_encoder) if config.data.paired is not None else None,
         grid=encoder.grid,
         seed=config.seed,
+        distinct_texts=config.compute.distinct_texts,
     )
 
 

@@ -1,8 +1,11 @@
 """Gathering features over ranks."""
 
+from functools import cache
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_functional
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,6 +32,21 @@ def gather(values: Tensor) -> Tensor:
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, values.contiguous())
     return torch.cat(gathered)
+
+
+def gather_table_with_gradient(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Concatenate tables [rows, dim] of all ranks, with gradients, and the indices [n] of all ranks into them.
+
+    Ranks may differ in rows: each table ends with zeros up to the longest of them, which no index points to.
+
+    Returns:
+        The table [ranks * longest, dim], and the indices into it, [ranks * n].
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return table, index
+    longest = max_on_hosts(len(table))
+    padded = F.pad(table, (0, 0, 0, longest - len(table)))
+    return gather_with_gradient(padded), gather(index + dist.get_rank() * longest)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
@@ -58,3 +76,27 @@ def max_over_ranks(value: Tensor) -> Tensor:
     largest = value.detach().clone()
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return largest
+
+
+def max_on_hosts(value: int) -> int:
+    """Return the largest value that any rank has, without waiting for a device."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    assert dist.group.WORLD is not None
+    largest = torch.tensor(value, device="cpu")
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_group_of_hosts(dist.group.WORLD))
+    return int(largest)
+
+
+@cache
+def _group_of_hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Return a group that takes tensors on the CPU. Composer 0.32.1 starts NCCL alone on GPUs, which takes none.
+
+    Args:
+        world: The default group; another one, of a later start in the same process, gets a group of its own.
+    """
+    if dist.get_backend(world) == "gloo":
+        return world
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group

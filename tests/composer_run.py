@@ -1,8 +1,10 @@
 """Composer runs of the tiny network, in one process or as one of several ranks."""
 
+from collections.abc import Sequence
+
 from composer import Trainer
 from composer.core import Algorithm, Callback, DataSpec, Event, State
-from composer.loggers import InMemoryLogger, Logger
+from composer.loggers import InMemoryLogger, Logger, LoggerDestination
 from composer.utils import FSDP2Config, ParallelismConfig
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -62,6 +64,8 @@ def fit(
     max_grad_norm: float | None = 1.0,
     lr: float = 1e-3,
     fsdp: bool = False,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[LoggerDestination] = (),
 ) -> tuple[Trainer, Record, InMemoryLogger]:
     """Train one step for each batch with the algorithms of the entry point."""
     record, metrics = Record(), InMemoryLogger()
@@ -77,8 +81,8 @@ def fit(
         ),
         optimizers=build_optimizer(OptimizerConfig(lr=lr), net, batch_size=4),
         algorithms=algorithms,
-        callbacks=[record],
-        loggers=[metrics],
+        callbacks=[record, *callbacks],
+        loggers=[metrics, *loggers],
         max_duration=f"{len(batches)}ba",
         parallelism_config=ParallelismConfig(fsdp2=FSDP2Config()) if fsdp else None,
         progress_bar=False,

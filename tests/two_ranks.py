@@ -13,8 +13,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.compute import ComputeConfig
+from maskedclip_composer.distributed import (
+    gather,
+    gather_table_with_gradient,
+    gather_with_gradient,
+    max_on_hosts,
+)
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
+from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
@@ -25,6 +32,7 @@ from tests.composer_run import fit
 from tests.objectives import mmclip
 
 STEPS = 3
+DISTINCT_GRADIENTS = ("image", "text", "scale")
 STAGES: tuple[Literal["feature", "input"], ...] = ("feature", "input")  # of MMCLIP's mask
 # Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
 RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
@@ -55,6 +63,11 @@ def half_hidden_batch() -> Batch:
     return batch
 
 
+def plain_net() -> PretrainNet:
+    """MaskedCLIP whose pairs are all compared with each other."""
+    return tiny.net("maskedclip", compute=ComputeConfig(distinct_logits=False))
+
+
 def batches() -> list:
     return [tiny.batch(4, 4, seed=seed) for seed in range(STEPS)]
 
@@ -81,6 +94,27 @@ def contrastive_loss(rank: int, ranks: int, collect: Callable[[Tensor], Tensor])
     loss = label_guided_clip_loss(image_features, text_features, gather(labels.chunk(ranks)[rank]), scale)
     loss.backward()
     return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad]
+
+
+def distinct_contrastive_loss(rank: int, ranks: int) -> tuple[Tensor, list[Tensor]]:
+    """As `contrastive_loss`, of distinct texts: the first rank has one, the second three, of which one is the first's.
+
+    The gradients are of the two projections and of the logit scale.
+    """
+    image, text, labels, scale = contrastive_inputs()
+    scale.requires_grad_()
+    image_projection, text_projection = projections()
+    of_pairs = torch.tensor([2, 2, 2, 2, 5, 2, 6, 5]).chunk(ranks)[rank]  # the text of each pair, a row of `text`
+    rows, index = of_pairs.unique(return_inverse=True)
+    images = nn.functional.normalize(image_projection(image.chunk(ranks)[rank]), dim=-1)
+    texts = nn.functional.normalize(text_projection(text[rows]), dim=-1)
+    own_labels = labels.chunk(ranks)[rank]
+    all_texts, all_index = gather_table_with_gradient(texts, index)
+    every = gather_with_gradient(images), all_texts, all_index, gather(own_labels)
+    loss = distinct_text_clip_loss(images, texts, index, own_labels, *every, scale)
+    loss.backward()
+    assert scale.grad is not None
+    return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad, scale.grad]
 
 
 def step_of_ddp(net: PretrainNet, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -113,9 +147,16 @@ def main(folder: Path) -> None:
 
     loss, gradients = contrastive_loss(rank, ranks, gather_with_gradient)
     results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
+    loss, gradients = distinct_contrastive_loss(rank, ranks)
+    results["distinct"] = averaged({"loss": loss} | dict(zip(DISTINCT_GRADIENTS, gradients, strict=True)))
+    results["longest"] = max_on_hosts(3 - rank)
+    table = torch.full((1 + rank, 2), 1.0 + rank)
+    results["table"] = gather_table_with_gradient(table, torch.arange(2) * rank)
     rows = gather(torch.arange(3) + 10 * rank)
     results["gathered"] = rows
-    results["step"] = step_of_ddp(tiny.net("maskedclip"), tiny.share(tiny.batch(4, 4), rank, ranks))
+    share = tiny.share(tiny.batch(4, 4), rank, ranks)
+    results["step"] = step_of_ddp(tiny.net("maskedclip"), share)
+    results["plain step"] = step_of_ddp(plain_net(), share)
     for stage in STAGES:
         net = mmclip_net(stage, folder / f"text_tower{rank}")
         results["mmclip", stage] = step_of_ddp(net, mmclip.share(mmclip_batch(), rank, ranks))

@@ -129,9 +129,14 @@ class Views:
         return self.of_texts("text_mask")
 
     @cached_property
+    def distinct_text(self) -> Tensor:
+        """The mean of each distinct text's tokens, [texts, text_dim]; `paired["text_index"]` has the row of a pair."""
+        return mean_tokens(self._unique_tokens, self.paired["text_mask"])
+
+    @property
     def text(self) -> Tensor:
         """The mean of each pair's tokens, [pairs, text_dim]."""
-        return mean_tokens(self._unique_tokens, self.paired["text_mask"])[self.paired["text_index"]]
+        return self.distinct_text[self.paired["text_index"]]
 
     @property
     def labels(self) -> Tensor:

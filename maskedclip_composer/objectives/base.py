@@ -28,7 +28,7 @@ class Objective(nn.Module, ABC):
         weight: Factor of the loss in the total.
     """
 
-    loss: ClassVar[Callable[..., Tensor]]
+    loss: Callable[..., Tensor]  # of the class, or of an instance whose settings choose it
 
     def __init__(self, weight: float):
         super().__init__()

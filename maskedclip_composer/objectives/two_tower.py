@@ -33,7 +33,7 @@ def projection(in_features: int, embed_dim: int) -> nn.Linear:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return the rows of `features` at length 1, in float32."""
+    """Return the rows of `features` at length 1, in float32 or better."""
     return F.normalize(at_least_float32(features), dim=-1)
 
 

@@ -68,7 +68,7 @@ def test_an_objective_returns_exactly_the_arguments_of_its_loss(recipe, batch):
     outputs = net(batch)
     assert [name for name in outputs if name != "shown"] == list(net.objectives)
     for name, objective in net.objectives.items():
-        assert set(outputs[name]) == set(inspect.signature(type(objective).loss).parameters)
+        assert set(outputs[name]) == set(inspect.signature(objective.loss).parameters)
 
 
 def test_the_total_is_the_weighted_sum(batch):
