@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
 from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.models.attention import AttentionBackend
+from maskedclip_composer.models.compiled import compile_blocks
+from maskedclip_composer.models.fp8 import use_fp8
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.optim import OptimizerConfig, build_optimizer
 
@@ -76,6 +78,8 @@ class Task:
             model = build_network(self.sizes, compute, self.attention)
         if self.weights is not None:
             model.net.load_state_dict(self.weights)
+        use_fp8(model.net, compute.fp8, torch.device(self.device))
+        compile_blocks(model.net, compute, torch.device(self.device))
         max_tokens = None if compute.distinct_texts else self.max_tokens
         batch: Any = make_batch(self.sizes, self.pairs, self.texts, max_tokens=max_tokens)
         batch = {name: {key: value.to(self.device) for key, value in part.items()} for name, part in batch.items()}

@@ -137,7 +137,7 @@ def climb(args: argparse.Namespace) -> int:
         max_tokens=77,
         device=device,
     )
-    torch._dynamo.config.cache_size_limit = 64  # one graph for each shape and mode of a block
+    torch._dynamo.config.recompile_limit = 64  # one graph for each shape and mode of a block
     torch.manual_seed(0)
     matmul = 0.0 if args.cpu else matmul_rate()
     place = "CPU" if args.cpu else torch.cuda.get_device_name()

@@ -89,14 +89,13 @@ def texts(task: Task, numbers: Sequence[int], lengths: Sequence[int], rounds: in
     ):
         tokens = [number * length for number, length in chosen]
         flops, times = ([costs[shape][column] for shape in chosen] for column in range(2))
-        rows.append(
-            [name, f"{tokens[0]}-{tokens[-1]}", f"{exponent(tokens, flops):.3f}", f"{exponent(tokens, times):.2f}"]
-        )
+        slope, base, residual = line(tokens, times)
+        cells = [f"{1000 * slope:.0f}", f"{base:.0f}", f"{residual:.0%}"]
+        rows.append([name, f"{tokens[0]}-{tokens[-1]}", f"{exponent(tokens, flops):.3f}", *cells])
         axes.plot(tokens, times, "o-", color=colour, label=name)
-    print("Text tower: growth in the number of tokens, as the exponent b of cost = a tokens^b\n")
-    print_table(["what grows", "tokens", "b of FLOPs", "b of CPU time, last three"], rows)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
+    print("Text tower, forward and backward: FLOPs = a tokens^b; CPU time as a line\n")
+    print_table(["what grows", "tokens", "b", "ms a 1,000 tokens", "ms at 0 tokens", "off the line by"], rows)
+    axes.set_ylim(bottom=0)
     save(axes, plots, "texts", "Text cost follows the distinct tokens")
 
 

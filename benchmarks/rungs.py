@@ -14,6 +14,8 @@ from maskedclip_composer.models.attention import AttentionBackend
 
 EXACT, EIGHT_BITS = 1e-2, 5e-2  # how far losses may be from the first rung's
 
+XFORMERS: dict[str, AttentionBackend] = {"xformers": "xformers", "varlen": "xformers_varlen"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
@@ -80,7 +82,8 @@ def ours() -> Iterator[Rung]:
     yield rung("packed", "+ packed encoder pass", compute)
     compute = replace(compute, compile="blocks")
     yield rung("compiled", "+ compiled blocks", compute)
-    yield rung("xformers", "compiled, attention by xformers", compute, attention="xformers", cuda=True)
+    for key, attention in XFORMERS.items():
+        yield rung(key, f"compiled, attention by {attention}", compute, attention=attention, cuda=True)
     budgets = ActivationConfig(image="budget:0.9", decoders="budget:0.9")
     yield rung("budget", "compiled, activation budget 0.9", replace(compute, activation=budgets))
     recomputed = ActivationConfig(image="full", text="full", decoders="full")
