@@ -28,10 +28,11 @@ from pathlib import Path
 
 import torch
 import without_composer  # noqa: F401  # before anything that imports Composer
+from budget import useful_flops
 from contestants import Task
 from ladder_table import DATASHEET, Row, goals, plain, table
 from rungs import Rung, all_rungs, with_precision
-from sizes import PLAIN, SIZES, useful_flops
+from sizes import PLAIN, SIZES
 
 WARMUP = 3  # steps
 MAXBATCH = ("p0", "p1", "packed", "compiled", "budget", "full")

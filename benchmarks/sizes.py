@@ -10,7 +10,6 @@ from transformers import BertConfig, BertModel
 from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
-from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.models.text import TextEncoder
@@ -159,33 +158,3 @@ def make_batch(sizes: Sizes, pairs: int, texts: int, *, max_tokens: int | None =
     part = images(0) | {"label": label, "text_ids": ids, "text_mask": mask, "text_index": index}
     batch: Any = {"paired": part, "unpaired": images(pairs)}
     return batch
-
-
-def useful_flops(sizes: Sizes, pairs: int, texts: int) -> int:
-    """Return the operations that a step's mathematics needs, two for a multiplication and an addition.
-
-    Each distinct text is encoded once, nothing is computed twice, and decoders predict every patch. A part that is
-    trained costs three times its forward pass, the teacher once.
-    """
-    config = ImageEncoderConfig(name=sizes.encoder, depth=sizes.depth)
-    with torch.device("meta"):
-        encoder = build_image_encoder(config, sizes.image_size)
-    width, whole = encoder.embed_dim, sizes.patches + 1
-    visible = 1 + num_visible(sizes.patches, MASK_RATIO)
-    images, pixels = 2 * pairs, encoder.patch_size**2 * 3
-
-    def blocks(dim: int, depth: int, tokens: int) -> int:
-        return depth * (24 * dim**2 * tokens + 4 * dim * tokens**2)
-
-    def decoder(dim: int, depth: int, out: int) -> int:
-        return blocks(dim, depth, whole) + 2 * dim * (visible * width + sizes.patches * out)
-
-    embed = 2 * pixels * width * sizes.patches
-    text_width, layers, _ = sizes.text
-    student = images * (blocks(width, sizes.depth, visible) + decoder(*sizes.pixel[:2], pixels))
-    student += images * decoder(width, sizes.feature_depth, width)
-    student += pairs * blocks(width, sizes.depth + sizes.bridge, whole)
-    student += texts * blocks(text_width, layers, TEXT_TOKENS.stop - 1)
-    teacher = images * (blocks(width, sizes.depth + sizes.bridge, whole) + embed)
-    # The patch embedding has no gradient of its input; all images serve both views.
-    return 3 * student + teacher + 2 * images * embed

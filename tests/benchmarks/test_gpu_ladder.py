@@ -9,11 +9,12 @@ from dataclasses import replace
 import gpu_ladder
 import pytest
 import torch
+from budget import useful_flops
 from contestants import Task
 from counts import count_flops
 from ladder_table import Row, goals, table
 from rungs import Rung, all_rungs
-from sizes import PLAIN, SIZES, useful_flops
+from sizes import PLAIN, SIZES
 
 from tests.benchmarks.test_benchmarks import ROOT
 
