@@ -100,7 +100,10 @@ def test_tables_of_different_length_are_padded_and_indices_point_into_all_of_the
     table, index = results["table"]
     assert table.tolist() == [[1, 1], [0, 0], [2, 2], [2, 2]]
     assert index.tolist() == [0, 0, 2, 3]
-    assert results["longest"] == 3
+
+
+def test_hosts_agree_beside_a_group_that_takes_no_tensor_on_the_cpu(results):
+    assert results["longest"] == (3, 1)
 
 
 def test_the_loss_of_distinct_texts_is_the_single_processs_where_ranks_differ_in_texts(results):
