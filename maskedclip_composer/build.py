@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.costs.step_cost import step_flops
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.prompt_files import read_pack
@@ -27,13 +29,17 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
+from maskedclip_composer.models.compiled import compile_blocks
+from maskedclip_composer.models.fp8 import use_fp8
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder
-from maskedclip_composer.objectives.base import Objective, Parts
+from maskedclip_composer.objectives.base import Objective, Parts, reads_both_views
 from maskedclip_composer.optim import build_optimizer
+from maskedclip_composer.types import Batch
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
 DIST_TIMEOUT = 1800.0
@@ -53,6 +59,9 @@ def build_trainer(config: TrainConfig) -> Trainer:
     start = find_start(config, checkpoints / "latest-rank0.pt")
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config, start)
+    device = torch.device("cuda" if on_gpu else "cpu")
+    use_fp8(model.net, config.compute.fp8, device)
+    compile_blocks(model.net, config.compute, device, cache=Path(config.output) / ".compiled")
     loader = build_train_loader(config, model.net.branch.image_encoder)
     batch_size = max(part.batch_size for part in (config.data.paired, config.data.unpaired) if part is not None)
     loggers, callbacks = tracking_callbacks(
@@ -64,6 +73,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        count_operations=partial(_count_operations, config),
         origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,
@@ -73,8 +83,8 @@ def build_trainer(config: TrainConfig) -> Trainer:
     return Trainer(
         model=model,
         train_dataloader=loader,
-        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=on_gpu),
-        schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
+        optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
+        schedulers=build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
         loggers=loggers,
@@ -92,6 +102,10 @@ def build_trainer(config: TrainConfig) -> Trainer:
         else None,
         **arguments,
     )
+
+
+def _count_operations(config: TrainConfig, batch: Batch) -> int:
+    return step_flops(config, build_model, batch=batch).total
 
 
 def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
@@ -123,9 +137,17 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
     objectives = build_objectives(config, encoder, text_encoder)
     for objective in objectives.values():
         use_backend(objective, config.image_encoder.attention)
-    return MaskedCLIP(
-        PretrainNet(branch, text_encoder, objectives, mask_ratio=config.mask_ratio, with_teacher=config.with_teacher)
+    net = PretrainNet(
+        branch,
+        text_encoder,
+        objectives,
+        mask_ratio=config.mask_ratio,
+        with_teacher=config.with_teacher,
+        packed=config.compute.packed and reads_both_views(config.objectives.present().values()),
+        chunk_size=config.compute.chunk_size,
     )
+    set_activation(net, config.compute.activation)
+    return MaskedCLIP(net)
 
 
 def build_objectives(
@@ -152,6 +174,7 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
         tokenizer=load_tokenizer(config.text_encoder) if config.data.paired is not None else None,
         grid=encoder.grid,
         seed=config.seed,
+        distinct_texts=config.compute.distinct_texts,
     )
 
 
@@ -160,13 +183,21 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
+    if config.parallelism == "fsdp" and config.compute.chunk_size is not None:
+        algorithms.append(KeepGathered())  # the last: Composer runs AFTER_* events in reverse order
     algorithms += [Progress(), ClampLogitScale()]
     if config.with_teacher:
         algorithms.append(EMATeacher(config.teacher or TeacherConfig()))
     return algorithms
 
 
-def _build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+def build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+    """Build the warm-up and cosine of the learning rates.
+
+    Raises:
+        UserError: The warm-up takes the whole training.
+    """
+
     def steps(time: str) -> int:
         parsed = Time.from_input(time)
         return parsed.value * (steps_per_epoch if parsed.unit == TimeUnit.EPOCH else 1)

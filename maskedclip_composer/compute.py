@@ -28,7 +28,8 @@ class ActivationConfig:
     def __post_init__(self) -> None:
         for key in ("image", "text", "decoders"):
             value = getattr(self, key)
-            if value not in ("none", "full") and not 0 <= (budget(value) or -1.0) < 1:
+            share = budget(value)
+            if value not in ("none", "full") and (share is None or share >= 1):
                 raise UserError(
                     f"compute.activation.{key}={value} is not available.\nUse none, full or budget: with a share of "
                     "the memory between 0 and 1, for example budget:0.5."

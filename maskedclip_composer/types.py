@@ -21,7 +21,7 @@ class UnpairedPart(TypedDict):
 
 
 class PairedPart(UnpairedPart):
-    """Photographs with text. Equal texts of a step are encoded once: `text_ids[text_index]` is row by row."""
+    """Photographs with text. Equal texts of a step have one row: `text_ids[text_index]` is pair by pair."""
 
     label: Tensor  # [n] int64, equal exactly where two pairs are positives of each other
     text_ids: Tensor  # [unique, tokens] int64

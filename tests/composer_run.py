@@ -1,8 +1,10 @@
 """Composer runs of the tiny network, in one process or as one of several ranks."""
 
+from collections.abc import Sequence
+
 from composer import Trainer
 from composer.core import Algorithm, Callback, DataSpec, Event, State
-from composer.loggers import InMemoryLogger, Logger
+from composer.loggers import InMemoryLogger, Logger, LoggerDestination
 from composer.utils import FSDP2Config, ParallelismConfig
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -10,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
@@ -62,6 +65,8 @@ def fit(
     max_grad_norm: float | None = 1.0,
     lr: float = 1e-3,
     fsdp: bool = False,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[LoggerDestination] = (),
 ) -> tuple[Trainer, Record, InMemoryLogger]:
     """Train one step for each batch with the algorithms of the entry point."""
     record, metrics = Record(), InMemoryLogger()
@@ -69,7 +74,7 @@ def fit(
     if any(net.momentum_pairs()):
         algorithms.append(EMATeacher(TeacherConfig(momentum=momentum)))
     if fsdp:
-        algorithms.append(MeanOverRanks())
+        algorithms += [MeanOverRanks(), *([KeepGathered()] if net.chunk_size else [])]
     trainer = Trainer(
         model=MaskedCLIP(net),
         train_dataloader=DataSpec(
@@ -77,8 +82,8 @@ def fit(
         ),
         optimizers=build_optimizer(OptimizerConfig(lr=lr), net, batch_size=4),
         algorithms=algorithms,
-        callbacks=[record],
-        loggers=[metrics],
+        callbacks=[record, *callbacks],
+        loggers=[metrics, *loggers],
         max_duration=f"{len(batches)}ba",
         parallelism_config=ParallelismConfig(fsdp2=FSDP2Config()) if fsdp else None,
         progress_bar=False,

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.distributed import (
+    gather,
+    gather_table_with_gradient,
+    gather_with_gradient,
+    max_on_hosts,
+)
+from maskedclip_composer.losses.contrastive import label_guided_clip_loss
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.types import Batch
 from tests import tiny, two_ranks
@@ -69,6 +75,11 @@ def test_without_a_process_group_gathering_changes_nothing():
     rows = torch.randn(3, 2, requires_grad=True)
     assert gather_with_gradient(rows) is rows
     assert gather(rows) is rows
+    index = torch.arange(3)
+    table, into = gather_table_with_gradient(rows, index)
+    assert table is rows
+    assert into is index
+    assert max_on_hosts(7) == 7
 
 
 def test_rows_are_gathered_in_the_order_of_ranks(results):
@@ -85,6 +96,22 @@ def test_the_gathered_contrastive_loss_is_the_single_processs(results):
         torch.testing.assert_close(results["contrastive"][name], expected, atol=1e-6, rtol=1e-5)
 
 
+def test_tables_of_different_length_are_padded_and_indices_point_into_all_of_them(results):
+    table, index = results["table"]
+    assert table.tolist() == [[1, 1], [0, 0], [2, 2], [2, 2]]
+    assert index.tolist() == [0, 0, 2, 3]
+
+
+def test_hosts_agree_beside_a_group_that_takes_no_tensor_on_the_cpu(results):
+    assert results["longest"] == (3, 1)
+
+
+def test_the_loss_of_distinct_texts_is_the_single_processs_where_ranks_differ_in_texts(results):
+    loss, gradients = two_ranks.distinct_contrastive_loss(0, 1)
+    for name, expected in zip(("loss", *two_ranks.DISTINCT_GRADIENTS), (loss, *gradients), strict=True):
+        torch.testing.assert_close(results["distinct"][name], expected, atol=1e-6, rtol=1e-5)
+
+
 def assert_step_is_the_single_processs(step: tuple[dict, dict], net: PretrainNet, batch: Batch) -> None:
     model = MaskedCLIP(net)
     expected = model.loss(model(batch), batch)
@@ -98,8 +125,12 @@ def assert_step_is_the_single_processs(step: tuple[dict, dict], net: PretrainNet
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results):
-    assert_step_is_the_single_processs(results["step"], tiny.net("maskedclip"), tiny.batch(4, 4))
+@pytest.mark.parametrize("step", ["step", "plain step"])
+def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results, step):
+    """Both forms of the contrastive loss against the plain one."""
+    net = two_ranks.plain_net()
+    assert net.objectives["lg_clip"].loss is label_guided_clip_loss
+    assert_step_is_the_single_processs(results[step], net, tiny.batch(4, 4))
 
 
 @pytest.mark.parametrize("stage", two_ranks.STAGES)
@@ -147,6 +178,12 @@ def test_fsdp2_trains_as_ddp(results, recipe, depth):
     assert ddp["units"] == 0
     assert fsdp["units"] > 10
     assert_runs_agree(fsdp, ddp)
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("way", two_ranks.WAYS)
+def test_every_way_to_compute_a_step_trains_alike_on_two_ranks(results, way, fsdp):
+    assert_runs_agree(results[way, fsdp], results["maskedclip", 1, False])
 
 
 def test_under_fsdp2_the_teacher_is_the_average_of_the_student(results):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.optim import OptimizerConfig, build_optimizer
@@ -48,6 +49,35 @@ def test_decay_alone_shrinks_matrices_and_leaves_vectors():
     for name, parameter in net.named_parameters():
         factor = 0.95 if parameter.ndim > 1 and parameter.requires_grad else 1
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
+
+
+def test_the_fused_update_is_the_loops_within_rounding():
+    torch.manual_seed(0)
+    gradients = [{n: torch.randn_like(p) for n, p in tiny.net("maskedclip").named_parameters()} for _ in range(5)]
+    results = []
+    for fused in (True, False):
+        net = tiny.net("maskedclip").double()
+        optimizer = build_optimizer(OptimizerConfig(lr=1e-2), net, 720, fused=fused)
+        for step in gradients:
+            for name, parameter in net.named_parameters():
+                if parameter.requires_grad:
+                    parameter.grad = step[name].double()
+            with CallCounter() as calls:
+                optimizer.step()
+        assert calls.fused == (len(optimizer.param_groups) if fused else 0)
+        results.append(dict(net.named_parameters()))
+    first = dict(tiny.net("maskedclip").double().named_parameters())
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], atol=1e-12, rtol=1e-12, msg=name)
+        assert torch.equal(value, first[name]) != value.requires_grad
+
+
+class CallCounter(TorchDispatchMode):
+    fused = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.fused += func.overloadpacket == torch.ops.aten._fused_adamw_
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.vit import ImageEncoder, ImageEncoderConfig, build_image_encoder
 from maskedclip_composer.objectives.att_mim import AttMimConfig
-from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts, reads_both_views
 from maskedclip_composer.objectives.dinov2 import Dinov2Config
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.integrity_clip import IntegrityClipConfig
@@ -83,8 +84,11 @@ def save_text_tower(folder: Path) -> Path:
     return folder
 
 
-def net(recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: int = 0) -> PretrainNet:
+def net(
+    recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: int = 0, compute: ComputeConfig | None = None
+) -> PretrainNet:
     """Build the network of a recipe. Modules that two recipes share have the same weights for the same seed."""
+    compute = compute or ComputeConfig()
     names, depth = RECIPES[recipe]
     depth = depth if bridge_depth is None else bridge_depth
 
@@ -99,7 +103,11 @@ def net(recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: in
     reads_texts = any("paired" in OBJECTIVES[name].needs for name in names)
     text_encoder = TextEncoder(bert(), [-1]) if reads_texts else None
     parts = Parts(
-        image_encoder=encoder, text_encoder=text_encoder, tokenizer=tokenizer(), categories=("glaucoma", "a b", "c")
+        image_encoder=encoder,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer(),
+        categories=("glaucoma", "a b", "c"),
+        compute=compute,
     )
     objectives: dict[str, Objective] = {}
     for part, (name, config) in enumerate(OBJECTIVES.items(), start=3):
@@ -107,7 +115,15 @@ def net(recipe: str = "maskedclip", *, bridge_depth: int | None = None, seed: in
             seeded(part)
             objectives[name] = config.build(parts)
     with_teacher = any(OBJECTIVES[name].needs_teacher for name in names)
-    return PretrainNet(branch, text_encoder, objectives, mask_ratio=0.75, with_teacher=with_teacher)
+    return PretrainNet(
+        branch,
+        text_encoder,
+        objectives,
+        mask_ratio=0.75,
+        with_teacher=with_teacher,
+        packed=compute.packed and reads_both_views(OBJECTIVES[name] for name in names),
+        chunk_size=compute.chunk_size,
+    )
 
 
 def batch(pairs: int, unpaired: int, seed: int = 0) -> Batch:

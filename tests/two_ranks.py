@@ -7,15 +7,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.compute import ActivationConfig, ComputeConfig
+from maskedclip_composer.distributed import (
+    _group_of_hosts,
+    gather,
+    gather_table_with_gradient,
+    gather_with_gradient,
+    max_on_hosts,
+)
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
+from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
+from maskedclip_composer.models.compiled import compile_blocks
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
@@ -25,9 +36,25 @@ from tests.composer_run import fit
 from tests.objectives import mmclip
 
 STEPS = 3
+DISTINCT_GRADIENTS = ("image", "text", "scale")
 STAGES: tuple[Literal["feature", "input"], ...] = ("feature", "input")  # of MMCLIP's mask
 # Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
+# Ways to compute the step of maskedclip, run under DDP and FSDP2 too.
+WAYS = {
+    "recomputed": ComputeConfig(activation=ActivationConfig(image="full", text="full", decoders="full")),
+    "in chunks": ComputeConfig(chunk_size=3, activation=ActivationConfig(image="full")),
+    "unpacked": ComputeConfig(packed=False, masked_only=False),
+    "compiled": ComputeConfig(compile="blocks"),
+}
 RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
+
+
+def net_computed(way: str) -> PretrainNet:
+    """Build maskedclip to be computed in one of `WAYS`; compiled graphs run without code generation, in seconds."""
+    net = tiny.net("maskedclip", compute=WAYS[way])
+    set_activation(net, WAYS[way].activation)
+    compile_blocks(net, WAYS[way], torch.device("cpu"), backend="aot_eager_decomp_partition")
+    return net
 
 
 def mmclip_net(stage: Literal["feature", "input"], folder: Path) -> PretrainNet:
@@ -53,6 +80,11 @@ def half_hidden_batch() -> Batch:
     batch = tiny.batch(4, 0)
     batch["paired"]["block_mask"][2:] = False
     return batch
+
+
+def plain_net() -> PretrainNet:
+    """MaskedCLIP whose pairs are all compared with each other."""
+    return tiny.net("maskedclip", compute=ComputeConfig(distinct_logits=False))
 
 
 def batches() -> list:
@@ -81,6 +113,27 @@ def contrastive_loss(rank: int, ranks: int, collect: Callable[[Tensor], Tensor])
     loss = label_guided_clip_loss(image_features, text_features, gather(labels.chunk(ranks)[rank]), scale)
     loss.backward()
     return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad]
+
+
+def distinct_contrastive_loss(rank: int, ranks: int) -> tuple[Tensor, list[Tensor]]:
+    """As `contrastive_loss`, of distinct texts: the first rank has one, the second three, of which one is the first's.
+
+    The gradients are of the two projections and of the logit scale.
+    """
+    image, text, labels, scale = contrastive_inputs()
+    scale.requires_grad_()
+    image_projection, text_projection = projections()
+    of_pairs = torch.tensor([2, 2, 2, 2, 5, 2, 6, 5]).chunk(ranks)[rank]  # the text of each pair, a row of `text`
+    rows, index = of_pairs.unique(return_inverse=True)
+    images = nn.functional.normalize(image_projection(image.chunk(ranks)[rank]), dim=-1)
+    texts = nn.functional.normalize(text_projection(text[rows]), dim=-1)
+    own_labels = labels.chunk(ranks)[rank]
+    all_texts, all_index = gather_table_with_gradient(texts, index)
+    every = gather_with_gradient(images), all_texts, all_index, gather(own_labels)
+    loss = distinct_text_clip_loss(images, texts, index, own_labels, *every, scale)
+    loss.backward()
+    assert scale.grad is not None
+    return loss.detach(), [image_projection.weight.grad, text_projection.weight.grad, scale.grad]
 
 
 def step_of_ddp(net: PretrainNet, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -113,9 +166,18 @@ def main(folder: Path) -> None:
 
     loss, gradients = contrastive_loss(rank, ranks, gather_with_gradient)
     results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
+    loss, gradients = distinct_contrastive_loss(rank, ranks)
+    results["distinct"] = averaged({"loss": loss} | dict(zip(DISTINCT_GRADIENTS, gradients, strict=True)))
+    with patch.object(dist, "get_backend", return_value="nccl"):  # which takes no tensor on the CPU
+        results["longest"] = max_on_hosts(3 - rank), max_on_hosts(rank)
+    _group_of_hosts.cache_clear()
+    table = torch.full((1 + rank, 2), 1.0 + rank)
+    results["table"] = gather_table_with_gradient(table, torch.arange(2) * rank)
     rows = gather(torch.arange(3) + 10 * rank)
     results["gathered"] = rows
-    results["step"] = step_of_ddp(tiny.net("maskedclip"), tiny.share(tiny.batch(4, 4), rank, ranks))
+    share = tiny.share(tiny.batch(4, 4), rank, ranks)
+    results["step"] = step_of_ddp(tiny.net("maskedclip"), share)
+    results["plain step"] = step_of_ddp(plain_net(), share)
     for stage in STAGES:
         net = mmclip_net(stage, folder / f"text_tower{rank}")
         results["mmclip", stage] = step_of_ddp(net, mmclip.share(mmclip_batch(), rank, ranks))
@@ -135,6 +197,16 @@ def main(folder: Path) -> None:
                 "parameters": record.parameters,
                 "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
                 "units": sharded_units(trainer.state.model),
+            }
+            trainer.close()
+    for way in WAYS:
+        for fsdp in (False, True):
+            shares = [tiny.share(batch, rank, ranks) for batch in batches()]
+            trainer, record, metrics = fit(net_computed(way), shares, fsdp=fsdp)
+            results[way, fsdp] = {
+                "losses": [averaged(step) for step in record.losses],
+                "parameters": record.parameters,
+                "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
             }
             trainer.close()
     if rank == 0:

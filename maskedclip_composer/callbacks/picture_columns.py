@@ -224,8 +224,19 @@ def _score_cells(step: Step, scores: Tensor) -> list[Cell | None]:
 def _reconstruction(step: Step, name: str) -> tuple[list[Cell | None], list[Cell | None], float]:
     """Return masked input, reconstruction, and the share of patches that is masked."""
     parts = {key: step.chosen(step.outputs[name][key]) for key in ("prediction", "target", "mask")}
+    removed = step.shown(f"{name}_removed")
+    if removed is not None:  # the objective predicted the removed patches alone
+        ids = step.chosen(removed).long()
+        patches = patchify(step.images, math.isqrt(parts["prediction"].shape[-1] // 3)).shape[1]
+        parts = {key: _at(values, ids, patches) for key, values in parts.items()}
     masked, reconstruction = reconstruct(step.images, **parts, mean=step.mean, std=step.std)
     return [Cell(view) for view in masked], [Cell(view) for view in reconstruction], parts["mask"].mean().item()
+
+
+def _at(values: Tensor, ids: Tensor, patches: int) -> Tensor:
+    """Put values of some patches [images, ids, ...] where they belong among zeros [images, patches, ...]."""
+    whole = values.new_zeros(len(values), patches, *values.shape[2:])
+    return whole.scatter_(1, ids.view(*ids.shape, *[1] * (values.ndim - 2)).expand_as(values), values)
 
 
 def reconstruct(
@@ -253,10 +264,10 @@ def reconstruct(
     shift, scale = (torch.tensor(value).repeat(patch_size**2) for value in (mean, std))
     visible = patchify(images.float() / 255, patch_size)
     normalised = (visible - shift) / scale
-    if not torch.allclose(target, normalised, atol=1e-2):
+    removed = mask[:, :, None] > 0
+    if not torch.allclose(target * removed, normalised * removed, atol=1e-2):
         variance = normalised.var(dim=-1, keepdim=True)
         prediction = prediction * (variance + 1e-6).sqrt() + normalised.mean(dim=-1, keepdim=True)
-    removed = mask[:, :, None] > 0
     predicted = (prediction * scale + shift).clamp(0, 1)
     size = images.shape[-1]
     grey = torch.full_like(visible, HIDDEN_GREY)

@@ -87,6 +87,7 @@ class Collate:
 
     max_tokens: int
     pad_id: int
+    distinct_texts: bool
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Split the samples into the paired and the unpaired part; a part without samples is absent."""
@@ -94,7 +95,9 @@ class Collate:
         texts = [sample.text for sample in samples if sample.text is not None]
         if texts:
             batch["paired"] = _stack([sample for sample in samples if sample.text is not None])
-            batch["paired"] |= collate_texts(texts, max_tokens=self.max_tokens, pad_id=self.pad_id)
+            batch["paired"] |= collate_texts(
+                texts, max_tokens=self.max_tokens, pad_id=self.pad_id, distinct=self.distinct_texts
+            )
         unpaired = [sample for sample in samples if sample.text is None]
         if unpaired:
             batch["unpaired"] = _stack(unpaired)
@@ -141,7 +144,12 @@ def refuse_to_split(batch: Batch, microbatch_size: int | float) -> list[Batch]:
 
 
 def build_loader(
-    config: DataConfig, *, tokenizer: "PreTrainedTokenizerBase | None", grid: tuple[int, int], seed: int
+    config: DataConfig,
+    *,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    grid: tuple[int, int],
+    seed: int,
+    distinct_texts: bool = True,
 ) -> DataSpec:
     """Build the training loader of this rank. Opens the streams and checks them before the first batch.
 
@@ -150,6 +158,7 @@ def build_loader(
         tokenizer: The text encoder's; None only where there is no paired stream.
         grid: Rows and columns of patches of an image.
         seed: Of the order, the augmentation, the text draws and the mask noise. A resumed run keeps its first seed.
+        distinct_texts: See `data.text.collate_texts`.
 
     Returns:
         A DataSpec of a torch DataLoader that yields `Batch`; its length is the number of steps in an epoch.
@@ -188,7 +197,7 @@ def build_loader(
         dataset,
         batch_size=dataset.batch_size,
         num_workers=config.num_workers,
-        collate_fn=Collate(config.max_tokens, cast(int, pad_id)),
+        collate_fn=Collate(config.max_tokens, cast(int, pad_id), distinct_texts),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=config.num_workers > 0,

@@ -82,19 +82,28 @@ class TextSampler:
         return DrawnText(text=text, tokens=tokens.ids, label=label, units=tokens.units, noise=noise)
 
 
-def collate_texts(drawn: Sequence[DrawnText], *, max_tokens: int, pad_id: int) -> dict[str, Tensor]:
+def collate_texts(
+    drawn: Sequence[DrawnText], *, max_tokens: int, pad_id: int, distinct: bool = True
+) -> dict[str, Tensor]:
     """Stack the distinct texts of a device batch, in order of first use.
+
+    Args:
+        drawn: One text a pair.
+        max_tokens: The text encoder's positions end there.
+        pad_id: What stands behind shorter texts.
+        distinct: One row for each distinct text; false gives each pair a row of its own, padded to `max_tokens`.
 
     Returns:
         `label` [n] int64, `text_index` [n] int64, `text_ids` and `text_mask` [unique, tokens] int64; where the texts
         have units `text_<unit>` [unique, tokens] int64, -1 for none, and where they have noise `text_noise` [n, tokens]
         float32. `tokens` is the longest length rounded up to a multiple of 8 (few compiled shapes), at most
-        `max_tokens` (the text encoder's positions end there).
+        `max_tokens`.
     """
-    rows: dict[str, int] = {}
-    index = [rows.setdefault(item.text, len(rows)) for item in drawn]
-    unique = {item.text: item for item in drawn}
-    length = min(-(-max(len(item.tokens) for item in unique.values()) // 8) * 8, max_tokens)
+    rows: dict[str | int, int] = {}
+    index = [rows.setdefault(item.text if distinct else number, len(rows)) for number, item in enumerate(drawn)]
+    texts = list(dict(zip(index, drawn, strict=True)).values())
+    longest = max(len(item.tokens) for item in texts)
+    length = min(-(-longest // 8) * 8, max_tokens) if distinct else max_tokens
 
     def padded(values: Sequence[np.ndarray], fill: int) -> Tensor:
         result = torch.full((len(rows), length), fill, dtype=torch.int64)
@@ -102,7 +111,6 @@ def collate_texts(drawn: Sequence[DrawnText], *, max_tokens: int, pad_id: int) -
             result[row, : len(value)] = torch.from_numpy(value).long()
         return result
 
-    texts = [unique[text] for text in rows]
     batch = {
         "label": torch.tensor([item.label for item in drawn]),
         "text_ids": padded([item.tokens for item in texts], pad_id),

@@ -1,7 +1,10 @@
 """Decoder that attends to a second sequence: to a text for pixels, to an image for words."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from maskedclip_composer.models.block import recomputed
 from maskedclip_composer.models.transformer import initialise
 
 
@@ -12,7 +15,11 @@ class CrossDecoder(nn.Module):
         dim: Width of tokens and context.
         depth: Number of blocks.
         num_heads: Attention heads.
+
+    `recomputed` as in `TokenBlock`.
     """
+
+    recomputed: bool = False
 
     def __init__(self, dim: int, depth: int, num_heads: int):
         super().__init__()
@@ -52,5 +59,6 @@ class CrossDecoder(nn.Module):
         padding = None if token_mask is None else token_mask == 0
         context_padding = None if context_mask is None else context_mask == 0
         for block in self.blocks:
-            tokens = block(tokens, context, tgt_key_padding_mask=padding, memory_key_padding_mask=context_padding)
+            run = partial(block, tgt_key_padding_mask=padding, memory_key_padding_mask=context_padding)
+            tokens = recomputed(run, tokens, context) if self.recomputed else run(tokens, context)
         return self.norm(tokens)

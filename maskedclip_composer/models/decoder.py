@@ -50,3 +50,23 @@ class Decoder(nn.Module):
         restored = gather_tokens(torch.cat([tokens[:, 1:], gaps], dim=1), ids_restore)
         tokens = torch.cat([tokens[:, :1], restored], dim=1) + self.positions
         return self.predict(self.transformer(tokens)[:, 1:])
+
+    def predict_removed(self, tokens: Tensor, ids_keep: Tensor, ids_removed: Tensor) -> Tensor:
+        """Predict the removed patches alone: what `forward` gives at `ids_removed`.
+
+        Attention does not depend on the order of tokens, so visible tokens stay where they are and the few positions
+        are sorted instead; the last block and the prediction leave out what would be dropped.
+
+        Args:
+            tokens: [images, 1 + kept, embed_dim], class token first.
+            ids_keep: [images, kept] positions of the patches of `tokens`.
+            ids_removed: [images, removed] positions of the others.
+
+        Returns:
+            [images, removed, out_dim], in the order of `ids_removed`.
+        """
+        positions = self.positions.expand(len(tokens), -1, -1)
+        of_visible = torch.cat([positions[:, :1], gather_tokens(positions[:, 1:], ids_keep)], dim=1)
+        gaps = self.mask_token + gather_tokens(positions[:, 1:], ids_removed)
+        tokens = torch.cat([self.embed(tokens) + of_visible, gaps], dim=1)
+        return self.predict(self.transformer(tokens, num_queries=ids_removed.shape[1]))

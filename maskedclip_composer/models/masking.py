@@ -13,6 +13,7 @@ class Mask(NamedTuple):
     ids_keep: Int[Tensor, "images kept"]  # positions of the visible patches, in the order they are encoded
     ids_restore: Int[Tensor, "images patches"]  # position of each patch in [visible, removed]
     mask: Float[Tensor, "images patches"]  # 0 keep, 1 remove
+    ids_removed: Int[Tensor, "images removed"]  # positions of the others; ids_restore sorts [ids_keep, ids_removed]
 
 
 def random_masking(noise: Float[Tensor, "images patches"], mask_ratio: float) -> Mask:
@@ -25,7 +26,8 @@ def random_masking(noise: Float[Tensor, "images patches"], mask_ratio: float) ->
     num_kept = num_visible(num_patches, mask_ratio)
     ids_shuffle = noise.argsort(dim=1)
     ids_restore = ids_shuffle.argsort(dim=1)
-    return Mask(ids_shuffle[:, :num_kept], ids_restore, (ids_restore >= num_kept).to(noise.dtype))
+    kept, removed = ids_shuffle.tensor_split([num_kept], dim=1)
+    return Mask(kept, ids_restore, (ids_restore >= num_kept).to(noise.dtype), removed)
 
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:

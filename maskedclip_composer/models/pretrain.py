@@ -1,7 +1,8 @@
 """The network that is pre-trained, and the ComposerModel around it."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +28,13 @@ class PretrainNet(nn.Module):
         objectives: By name, in the order in which losses are added up.
         mask_ratio: Share of patches that is removed.
         with_teacher: Keep a momentum copy of `branch`.
+        packed: Encode visible patches and whole paired images of the student in one pass; for objectives that read
+            both.
+        chunk_size: Encode and decode so many images at a time; see `Views.in_chunks`.
     """
+
+    # Called with the name of what is computed within; a callback that takes the time replaces it.
+    timed: Callable[[str], AbstractContextManager[Any]]
 
     image_mean: Tensor
     image_std: Tensor
@@ -40,6 +47,8 @@ class PretrainNet(nn.Module):
         *,
         mask_ratio: float,
         with_teacher: bool,
+        packed: bool = False,
+        chunk_size: int | None = None,
     ):
         super().__init__()
         self.branch = branch
@@ -48,6 +57,9 @@ class PretrainNet(nn.Module):
         # A copy, never an alias: FSDP2 refuses a module that is reachable by two names.
         self.teacher = copy.deepcopy(branch).requires_grad_(False).eval() if with_teacher else None
         self.mask_ratio = mask_ratio
+        self.timed = lambda name: nullcontext()
+        self.packed = packed
+        self.chunk_size = chunk_size
         encoder = branch.image_encoder
         self.register_buffer("image_mean", torch.tensor(encoder.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(encoder.image_std).view(1, 3, 1, 1), persistent=False)
@@ -55,7 +67,8 @@ class PretrainNet(nn.Module):
     def forward(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Return, for each objective, the keyword arguments of its loss; under `shown` what may be drawn, if any."""
         views = Views(self, batch)
-        outputs = {name: objective(views) for name, objective in self.objectives.items()}
+        with self.timed("objectives"):
+            outputs = {name: objective(views) for name, objective in self.objectives.items()}
         return outputs | {"shown": views.shown} if views.shown else outputs
 
     def momentum_pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -68,7 +81,7 @@ class PretrainNet(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [images, 3, size, size] into float32, normalised as the encoder wants it."""
-        return images.float().div_(255).sub_(self.image_mean).div_(self.image_std)
+        return images.to(self.image_mean.dtype).div_(255).sub_(self.image_mean).div_(self.image_std)
 
     def train(self, mode: bool = True) -> "PretrainNet":
         """Set the mode of all but the teacher, which always is in evaluation mode."""

@@ -71,7 +71,7 @@ def score_masking(
     hidden = torch.cat([high[:, :from_high], rest[:, :from_rest]], dim=1)
     visible = torch.cat([high[:, from_high:], rest[:, from_rest:]], dim=1)
     ids_restore = torch.cat([visible, hidden], dim=1).argsort(dim=1)
-    return Mask(visible, ids_restore, (ids_restore >= visible.shape[1]).to(noise.dtype))
+    return Mask(visible, ids_restore, (ids_restore >= visible.shape[1]).to(noise.dtype), hidden)
 
 
 def group_sizes(num_patches: int, mask_ratio: float, explore: float) -> tuple[int, int, int]:

@@ -3,10 +3,10 @@
 import torch
 from timm.layers.norm import LayerNorm  # epsilon 1e-6, as in MAE and in timm's ViTs; torch's own default is 1e-5
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from maskedclip_composer.models.attention import SelfAttention
+from maskedclip_composer.models.block import TokenBlock, run_block
 
 
 class Transformer(nn.Module):
@@ -18,15 +18,17 @@ class Transformer(nn.Module):
     def __init__(self, dim: int, depth: int, num_heads: int):
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, qkv_bias=True, norm_layer=LayerNorm, attn_layer=SelfAttention) for _ in range(depth)
+            TokenBlock(dim, num_heads, qkv_bias=True, norm_layer=LayerNorm, attn_layer=SelfAttention)
+            for _ in range(depth)
         )
         self.norm = LayerNorm(dim) if depth else nn.Identity()
         initialise(self)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens of the same shape."""
-        for block in self.blocks:
-            tokens = block(tokens)
+    def forward(self, tokens: Tensor, num_queries: int | None = None) -> Tensor:
+        """Return tokens of the same shape, or of the last `num_queries` alone what depends on all."""
+        for number, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, TokenBlock)
+            tokens = run_block(block, tokens, num_queries=num_queries if number == len(self.blocks) else None)
         return self.norm(tokens)
 
 

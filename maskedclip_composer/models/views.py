@@ -1,12 +1,14 @@
 """Views: the encodings of one batch, each computed when it is first asked for and at most once."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskedclip_composer.models.block import recomputed
 from maskedclip_composer.models.masking import Mask, random_masking
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.types import Batch
@@ -62,20 +64,49 @@ class Views:
         """Which patches of `images` are visible."""
         return random_masking(self.joined("noise"), self._net.mask_ratio)
 
-    @cached_property
+    @property
     def masked(self) -> Tensor:
         """E_I of the visible patches of all images, [images, 1 + kept, embed_dim]."""
-        return self.encode_images(self.images, self.mask.ids_keep)
+        return self._packed[0] if self._net.packed else self._masked
 
-    @cached_property
+    @property
     def whole_paired(self) -> Tensor:
         """E_I of the whole paired images, [pairs, 1 + patches, embed_dim]."""
-        return self.encode_images(self.images[: self.num_pairs])
+        return self._packed[1] if self._net.packed else self._whole_paired
+
+    @cached_property
+    def _masked(self) -> Tensor:
+        with self._net.timed("masked"):
+            return self.encode_images(self.images, self.mask.ids_keep)
+
+    @cached_property
+    def _whole_paired(self) -> Tensor:
+        with self._net.timed("whole"):
+            return self.encode_images(self.images[: self.num_pairs])
+
+    @cached_property
+    def _packed(self) -> tuple[Tensor, Tensor]:
+        """Both of the above, in one pass."""
+        encoder, count = self._net.branch.image_encoder, len(self.images)
+        size = min(self._net.chunk_size or count, count)
+        masked, whole = [], []
+        with self._net.timed("packed"):
+            for first in range(0, count, size):
+                images, ids_keep = self.images[first : first + size], self.mask.ids_keep[first : first + size]
+                pairs = min(max(self.num_pairs - first, 0), len(images))
+                encode = partial(encoder, also_whole=pairs)
+                tokens = encode(images, ids_keep) if size == count else recomputed(encode, images, ids_keep)
+                if pairs:
+                    tokens, of_pairs = encoder.unpack(tokens, len(images), pairs)
+                    whole.append(of_pairs)
+                masked.append(tokens)
+        return torch.cat(masked), torch.cat(whole)
 
     @cached_property
     def whole_unpaired(self) -> Tensor:
         """E_I of the whole unpaired images, [unpaired, 1 + patches, embed_dim]."""
-        return self.encode_images(self.images[self.num_pairs :])
+        with self._net.timed("whole"):
+            return self.encode_images(self.images[self.num_pairs :])
 
     @cached_property
     def image(self) -> Tensor:
@@ -84,7 +115,8 @@ class Views:
 
     @cached_property
     def _unique_tokens(self) -> Tensor:
-        return self.encode_text(self.paired["text_ids"], self.paired["text_mask"])
+        with self._net.timed("text"):
+            return self.encode_text(self.paired["text_ids"], self.paired["text_mask"])
 
     @cached_property
     def text_tokens(self) -> Tensor:
@@ -97,9 +129,14 @@ class Views:
         return self.of_texts("text_mask")
 
     @cached_property
+    def distinct_text(self) -> Tensor:
+        """The mean of each distinct text's tokens, [texts, text_dim]; `paired["text_index"]` has the row of a pair."""
+        return mean_tokens(self._unique_tokens, self.paired["text_mask"])
+
+    @property
     def text(self) -> Tensor:
         """The mean of each pair's tokens, [pairs, text_dim]."""
-        return mean_tokens(self._unique_tokens, self.paired["text_mask"])[self.paired["text_index"]]
+        return self.distinct_text[self.paired["text_index"]]
 
     @property
     def labels(self) -> Tensor:
@@ -115,19 +152,48 @@ class Views:
         """Turn uint8 images [images, 3, height, width] into float32 as the encoder wants them."""
         return self._net.normalise(images)
 
-    def encode_images(self, images: Tensor, ids_keep: Tensor | None = None, **masking: Tensor) -> Tensor:
-        """Return E_I's tokens of normalised images; `masking` as in `ImageEncoder.forward`."""
-        return self._net.branch.image_encoder(images, ids_keep, **masking)
+    def encode_images(
+        self,
+        images: Tensor,
+        ids_keep: Tensor | None = None,
+        *,
+        block_mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return E_I's tokens of normalised images; masking as in `ImageEncoder.forward`."""
+        of_images = {"ids_keep": ids_keep, "block_mask": block_mask}
+        given = {name: values for name, values in of_images.items() if values is not None}
+
+        def encode(images: Tensor, *masks: Tensor) -> Tensor:
+            return self._net.branch.image_encoder(images, mask_token=mask_token, **dict(zip(given, masks, strict=True)))
+
+        return self.in_chunks(encode, images, *given.values())
 
     def bridge(self, tokens: Tensor) -> Tensor:
         """Return B of E_I's tokens, of the same shape."""
-        return self._net.branch.bridge(tokens)
+        with self._net.timed("bridge"):
+            return self.in_chunks(self._net.branch.bridge, tokens)
 
     def encode_teacher(self, images: Tensor) -> Tensor:
         """Return the teacher's tokens of whole normalised images, [images, 1 + patches, embed_dim], no gradient."""
         assert self._net.teacher is not None
-        with torch.no_grad():
-            return self._net.teacher(images)
+        with torch.no_grad(), self._net.timed("teacher"):
+            return self.in_chunks(self._net.teacher, images)
+
+    def in_chunks(self, encode: Callable[..., Tensor], *per_item: Tensor) -> Tensor:
+        """Return `encode(*per_item)`, computed for `compute.chunk_size` items at a time and recomputed backwards.
+
+        Nothing but the result is then kept for the backward pass. Items must not depend on each other.
+
+        Args:
+            encode: Takes tensors and returns one, all of one row an item.
+            per_item: Its arguments.
+        """
+        size = self._net.chunk_size
+        if size is None or len(per_item[0]) <= size:
+            return encode(*per_item)
+        chunks = zip(*(values.split(size) for values in per_item), strict=True)
+        return torch.cat([recomputed(encode, *chunk) for chunk in chunks])
 
     def encode_text(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
         """Return E_T's tokens [texts, tokens, text_dim] of ids and mask [texts, tokens]."""

@@ -11,10 +11,12 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.models.attention import AttentionBackend, SelfAttention, use_backend
+from maskedclip_composer.models.attention import AttentionBackend, Packing, SelfAttention, use_backend
+from maskedclip_composer.models.block import TokenBlock, run_block
 from maskedclip_composer.models.masking import gather_tokens
 from maskedclip_composer.models.transformer import initialise, sincos_positions
 
@@ -36,7 +38,7 @@ class ImageEncoderConfig:
         weights: Start from the weights of this source, which must be of the architecture that the keys above describe:
             a run folder, an encoder .safetensors, retfound:FILE, mae:FILE, dinov2:FILE, timm:NAME@FILE and what else
             `evaluate.py` reads as a ViT (docs/recipes.md). Positions are resampled to `data.image_size`.
-        attention: auto, xformers, sdpa or explicit (`models/attention.py`).
+        attention: auto, xformers, xformers_varlen, sdpa or explicit (`models/attention.py`).
     """
 
     name: str = "vit_large_patch16_224"
@@ -89,37 +91,60 @@ class ImageEncoder(nn.Module):
         images: Tensor,
         ids_keep: Tensor | None = None,
         *,
+        also_whole: int = 0,
         block_mask: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
         """Encode whole images, or the patches at `ids_keep` alone, or all with some replaced by a mask token.
 
+        With `also_whole` the visible patches of all images and the first whole images go through the blocks in one
+        pass, packed: every linear layer sees all rows at once, and FSDP brings its weights together once.
+
         Args:
             images: [images, 3, height, width], normalised; of another size than the encoder's, positions are
                 interpolated.
             ids_keep: [images, kept] positions of the visible patches; None encodes all.
+            also_whole: With `ids_keep`: encode so many of the first images whole, too.
             block_mask: [images, patches] bool, True where `mask_token` stands for the patch (iBOT).
             mask_token: [1, 1, embed_dim], given with `block_mask`.
 
         Returns:
-            Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first.
+            Tokens after the final norm, [images, 1 + patches or kept, embed_dim]; the class token is first. With
+            `also_whole` those of the visible patches and after them those of the whole images, both flattened to
+            [rows, embed_dim] (`unpack`).
         """
         vit = self.vit
-        assert vit.pos_embed is not None
-        assert vit.cls_token is not None
         patches, positions = self._embed(images)
         if block_mask is not None:
             assert mask_token is not None
             patches = torch.where(block_mask[:, :, None], mask_token.to(patches.dtype), patches)
         # Positions are added before patches are dropped, so that a visible patch knows where it is.
-        tokens = patches + positions
-        if ids_keep is not None:
-            tokens = gather_tokens(tokens, ids_keep)
-        class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(tokens.shape[0], -1, -1)
-        tokens = vit.norm_pre(torch.cat([class_token.to(tokens.dtype), tokens], dim=1))
+        whole = patches + positions
+        tokens = self._begin(whole if ids_keep is None else gather_tokens(whole, ids_keep))
+        packing = None
+        if also_whole:
+            assert ids_keep is not None
+            packed = tokens, self._begin(whole[:also_whole])
+            packing = cast(Packing, tuple(tuple(group.shape[:2]) for group in packed))
+            tokens = torch.cat([group.flatten(0, 1) for group in packed])
         for block in vit.blocks:
-            tokens = block(tokens)
+            assert isinstance(block, TokenBlock)
+            tokens = run_block(block, tokens, packing)
         return vit.norm(tokens)
+
+    def unpack(self, packed: Tensor, images: int, also_whole: int) -> tuple[Tensor, Tensor]:
+        """Return tokens of visible patches and of whole images, as `forward` packs them, for images of `grid`."""
+        tokens = 1 + self.grid[0] * self.grid[1]
+        visible, whole = packed.split([len(packed) - also_whole * tokens, also_whole * tokens])
+        return visible.unflatten(0, (images, -1)), whole.unflatten(0, (also_whole, tokens))
+
+    def _begin(self, patches: Tensor) -> Tensor:
+        """Put the class token before embedded patches that have their positions."""
+        vit = self.vit
+        assert vit.pos_embed is not None
+        assert vit.cls_token is not None
+        class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(patches.shape[0], -1, -1)
+        return vit.norm_pre(torch.cat([class_token.to(patches.dtype), patches], dim=1))
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""
@@ -183,7 +208,7 @@ def build_vit(
         not isinstance(probe, VisionTransformer)
         or (probe.cls_token is None or probe.num_prefix_tokens != 1 or probe.no_embed_class)
         or type(probe.patch_embed) is not PatchEmbed  # behind a convolutional stem, visible patches see removed ones
-        or not hasattr(probe.blocks[0], "attn")
+        or type(probe.blocks[0]) is not Block
         or isinstance(probe.norm, nn.Identity)  # timm then normalises after pooling: tokens would stay as they are
     ):
         raise UserError(
@@ -205,6 +230,7 @@ def build_vit(
             img_size=image_size,
             patch_size=patch,
             depth=depth or len(probe.blocks),
+            block_fn=TokenBlock,
             attn_layer=SelfAttention,
             dynamic_img_size=False,  # positions belong to this size: one path, and timm's own parameter shapes
         )

@@ -47,6 +47,7 @@ class AttMimConfig(ObjectiveConfig):
 
     key: ClassVar[str] = "att_mim"
     needs: ClassVar[frozenset[str]] = frozenset({"paired"})
+    reads_whole: ClassVar[bool] = True
     needs_joint_space: ClassVar[bool] = True
     uses_unpaired: ClassVar[bool] = True
 

@@ -28,7 +28,7 @@ class Objective(nn.Module, ABC):
         weight: Factor of the loss in the total.
     """
 
-    loss: ClassVar[Callable[..., Tensor]]
+    loss: Callable[..., Tensor]  # of the class, or of an instance whose settings choose it
 
     def __init__(self, weight: float):
         super().__init__()
@@ -88,6 +88,7 @@ class ObjectiveConfig(ABC):
         is_two_tower: Whether it is a `TwoTower`: images and texts meet in one space.
         needs_joint_space: Whether it looks something up in the space of a two-tower objective.
         masks_at_random: Whether it reads views whose patches `mask_ratio` removes.
+        reads_whole: Whether it reads whole paired images of the student.
         weight: Factor of the loss in the total.
     """
 
@@ -99,6 +100,7 @@ class ObjectiveConfig(ABC):
     is_two_tower: ClassVar[bool] = False
     needs_joint_space: ClassVar[bool] = False
     masks_at_random: ClassVar[bool] = False
+    reads_whole: ClassVar[bool] = False
 
     weight: float = 1.0
 
@@ -117,3 +119,9 @@ class ObjectiveConfig(ABC):
         Raises:
             UserError: Sizes do not fit together.
         """
+
+
+def reads_both_views(objectives: Iterable[ObjectiveConfig]) -> bool:
+    """Return whether each step encodes visible patches and whole paired images, which can then be packed."""
+    objectives = list(objectives)
+    return any(o.masks_at_random for o in objectives) and any(o.reads_whole for o in objectives)

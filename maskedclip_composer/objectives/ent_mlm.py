@@ -31,6 +31,7 @@ class EntMlmConfig(ObjectiveConfig):
 
     key: ClassVar[str] = "ent_mlm"
     needs: ClassVar[frozenset[str]] = frozenset({"paired", "entities"})
+    reads_whole: ClassVar[bool] = True
 
     entity_ratio: float = 0.5
     word_ratio: float = 0.15

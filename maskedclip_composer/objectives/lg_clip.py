@@ -7,8 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from maskedclip_composer.distributed import gather, gather_with_gradient
+from maskedclip_composer.distributed import gather, gather_table_with_gradient, gather_with_gradient
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss, label_guided_floor
+from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
+from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
@@ -43,6 +45,11 @@ class LgClipConfig(ObjectiveConfig):
         """As FLIP does."""
         return self.patches == "visible"
 
+    @property
+    def reads_whole(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As MaskedCLIP does."""
+        return self.patches == "whole"
+
     def __post_init__(self):
         super().__post_init__()
         check_joint_space(
@@ -54,16 +61,26 @@ class LgClipConfig(ObjectiveConfig):
 
     def build(self, parts: Parts) -> "LabelGuidedClip":
         """Build W_I, W_T and the logit scale."""
-        return LabelGuidedClip(self, parts.image_encoder.embed_dim, parts.text_dim)
+        return LabelGuidedClip(
+            self, parts.image_encoder.embed_dim, parts.text_dim, distinct_logits=parts.compute.distinct_logits
+        )
 
 
 class LabelGuidedClip(Objective):
-    """Align mean bridge features of paired images with mean text features, over the pairs of all ranks (eq. 2-4)."""
+    """Align mean bridge features of paired images with mean text features, over the pairs of all ranks (eq. 2-4).
 
-    loss = staticmethod(label_guided_clip_loss)
+    Args:
+        config: See there.
+        image_dim: Width of the bridge.
+        text_dim: Width of the text encoder.
+        distinct_logits: Compare this rank's images with the distinct texts of all ranks; false compares the pairs of
+            all ranks with each other on every rank. The gradient that DDP averages is the same.
+    """
 
-    def __init__(self, config: LgClipConfig, image_dim: int, text_dim: int):
+    def __init__(self, config: LgClipConfig, image_dim: int, text_dim: int, *, distinct_logits: bool = True):
         super().__init__(config.weight)
+        self.loss = distinct_text_clip_loss if distinct_logits else label_guided_clip_loss
+        self.distinct_logits = distinct_logits
         self.patches = config.patches
         self.image_projection = projection(image_dim, config.embed_dim)
         self.text_projection = projection(text_dim, config.embed_dim)
@@ -72,14 +89,35 @@ class LabelGuidedClip(Objective):
         self.max_log_logit_scale = math.log(config.max_logit_scale)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Return L2-normalised features [pairs, embed_dim], labels [pairs] of all ranks' pairs, and the logit scale."""
+        """Return the arguments of the loss: L2-normalised features, labels, which text is whose, and the logit scale.
+
+        Features have one row an image and, for `distinct_text_clip_loss`, one row a distinct text.
+        """
         views.offer_space(self.image_projection.weight, self.text_projection.weight)
-        image = views.image if self.patches == "whole" else views.bridge(views.masked[: views.num_pairs])
+        image = self.embed_images(
+            views.image if self.patches == "whole" else views.bridge(views.masked[: views.num_pairs])
+        )
+        logit_scale = at_least_float32(self.log_logit_scale).exp().squeeze()
+        text = unit(self.text_projection(views.distinct_text))
+        index, labels = views.paired["text_index"], views.labels
+        if not self.distinct_logits:
+            return {
+                "image_features": gather_with_gradient(image),
+                "text_features": gather_with_gradient(text[index]),
+                "labels": gather(labels),
+                "logit_scale": logit_scale,
+            }
+        all_text, all_index = gather_table_with_gradient(text, index)
         return {
-            "image_features": gather_with_gradient(self.embed_images(image)),
-            "text_features": gather_with_gradient(unit(self.text_projection(views.text))),
-            "labels": gather(views.labels),
-            "logit_scale": self.log_logit_scale.float().exp().squeeze(),
+            "image_features": image,
+            "text_features": text,
+            "text_index": index,
+            "labels": labels,
+            "all_image_features": gather_with_gradient(image),
+            "all_text_features": all_text,
+            "all_text_index": all_index,
+            "all_labels": gather(labels),
+            "logit_scale": logit_scale,
         }
 
     def embed_images(self, tokens: Tensor) -> Tensor:
@@ -91,15 +129,22 @@ class LabelGuidedClip(Objective):
         return unit(self.text_projection(mean_tokens(tokens, text_mask)))
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
-        """Return `above_floor`, `logit_scale` and `retrieval_at_1`.
+        """Return `above_floor`, `logit_scale` and `retrieval_at_1`, over the pairs of all ranks.
 
         The first is the loss minus the least value it can have, in nats; the last the share of images whose nearest
-        text has their label.
+        text has their label, where a text of several labels has that of its first pair.
         """
-        labels = outputs["labels"]
-        similarity = outputs["image_features"].float() @ outputs["text_features"].float().T
+        prefix = "all_" if self.distinct_logits else ""
+        images, texts, labels = (outputs[prefix + name] for name in ("image_features", "text_features", "labels"))
+        index = outputs["all_text_index"] if self.distinct_logits else torch.arange(len(labels), device=labels.device)
+        pairs = images, texts, index, labels
+        loss = distinct_text_clip_loss(*pairs, *pairs, outputs["logit_scale"])
+        no_pair = len(labels)
+        first_pair = index.new_full((len(texts),), no_pair)
+        first_pair.scatter_reduce_(0, index, torch.arange(no_pair, device=index.device), "amin")
+        similarity = (images.float() @ texts.float().T).masked_fill(first_pair == no_pair, -math.inf)
         return {
-            "above_floor": label_guided_clip_loss(**outputs) - label_guided_floor(labels),
+            "above_floor": loss - label_guided_floor(labels),
             "logit_scale": outputs["logit_scale"],
-            "retrieval_at_1": (labels[similarity.argmax(dim=1)] == labels).float().mean(),
+            "retrieval_at_1": (labels[first_pair[similarity.argmax(dim=1)]] == labels).float().mean(),
         }

@@ -8,6 +8,7 @@ from torch import Tensor
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.losses.distillation import masked_feature_cosine
 from maskedclip_composer.models.decoder import Decoder
+from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
@@ -69,8 +70,8 @@ class MaskedFeatureDistillation(Objective):
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return prediction and target, [images, patches, embed_dim] each; the target carries no gradient."""
-        prediction = self.feature_decoder(views.masked, views.mask.ids_restore)
-        return {"prediction": prediction.float(), "target": views.teacher.float()}
+        prediction = views.in_chunks(self.feature_decoder, views.masked, views.mask.ids_restore)
+        return {"prediction": at_least_float32(prediction), "target": at_least_float32(views.teacher)}
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
         """Return the variance of the teacher's features over an image's patches, mean of images and channels.

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.losses.reconstruction import masked_patch_mse
 from maskedclip_composer.models.decoder import Decoder
+from maskedclip_composer.models.masking import gather_tokens
+from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
@@ -44,7 +47,7 @@ class MimConfig(ObjectiveConfig):
 
     def build(self, parts: Parts) -> "MaskedImageModelling":
         """Build D_I."""
-        return MaskedImageModelling(self, parts.image_encoder)
+        return MaskedImageModelling(self, parts.image_encoder, masked_only=parts.compute.masked_only)
 
 
 class MaskedImageModelling(Objective):
@@ -52,8 +55,9 @@ class MaskedImageModelling(Objective):
 
     loss = staticmethod(masked_patch_mse)
 
-    def __init__(self, config: MimConfig, encoder: ImageEncoder):
+    def __init__(self, config: MimConfig, encoder: ImageEncoder, *, masked_only: bool = True):
         super().__init__(config.weight)
+        self.masked_only = masked_only
         self.patch_size = encoder.patch_size
         self.target_norm: TargetNorm = config.target_norm
         self.pixel_decoder = Decoder(
@@ -66,10 +70,19 @@ class MaskedImageModelling(Objective):
         )
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Return prediction and target [images, patches, values] and mask [images, patches]."""
+        """Return prediction and target [images, patches, values] and mask [images, patches].
+
+        With `masked_only` the patches are the removed ones, in the order of `views.mask.ids_removed`.
+        """
         target = pixel_targets(views.images, self.patch_size, self.target_norm)
-        prediction = self.pixel_decoder(views.masked, views.mask.ids_restore)
-        return {"prediction": prediction.float(), "target": target, "mask": views.mask.mask}
+        mask = views.mask
+        if not self.masked_only:
+            prediction = views.in_chunks(self.pixel_decoder, views.masked, mask.ids_restore)
+            return {"prediction": at_least_float32(prediction), "target": target, "mask": mask.mask}
+        views.show("mim_removed", mask.ids_removed)
+        prediction = views.in_chunks(self.pixel_decoder.predict_removed, views.masked, mask.ids_keep, mask.ids_removed)
+        target = gather_tokens(target, mask.ids_removed)
+        return {"prediction": at_least_float32(prediction), "target": target, "mask": torch.ones_like(target[:, :, 0])}
 
 
 def pixel_targets(images: Tensor, patch_size: int, target_norm: TargetNorm) -> Tensor:

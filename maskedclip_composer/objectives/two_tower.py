@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.models.precision import at_least_float32
 
 
 @runtime_checkable
@@ -32,8 +33,8 @@ def projection(in_features: int, embed_dim: int) -> nn.Linear:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return the rows of `features` at length 1, in float32."""
-    return F.normalize(features.float(), dim=-1)
+    """Return the rows of `features` at length 1, in float32 or better."""
+    return F.normalize(at_least_float32(features), dim=-1)
 
 
 def check_joint_space(key: str, *, embed_dim: int, temperature: float, max_logit_scale: float) -> None:

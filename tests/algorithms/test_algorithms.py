@@ -2,14 +2,16 @@ import math
 
 import pytest
 import torch
-from composer.core import Event, State
+from composer.core import Callback, Event, State
 from composer.devices import DeviceCPU
-from composer.loggers import InMemoryLogger, Logger
+from composer.loggers import InMemoryLogger, Logger, LoggerDestination
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher, progress, unwrap, update_teacher
 from maskedclip_composer.algorithms.progress import Progress
+from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.models.teacher import TeacherConfig
 from tests import tiny
@@ -107,6 +109,82 @@ def test_losses_are_logged_by_name(run):
         assert logged == pytest.approx([step[name] for step in record.losses])
 
 
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's value is asked for, which on a GPU waits for all work before it.
+
+    Stops counting when the optimiser's update begins.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+        self.updates = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.updates |= func.overloadpacket == torch.ops.aten._fused_adamw_
+        reads = (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero, torch.ops.aten.nonzero)
+        self.count += not self.updates and func.overloadpacket in reads
+        return func(*args, **(kwargs or {}))
+
+
+class ReadsBeforeTheUpdate(Callback):
+    """Counts reads from the end of each step's backward pass to the optimiser's update."""
+
+    def __init__(self):
+        self.counts: list[int] = []
+
+    def after_backward(self, state: State, logger: Logger) -> None:
+        self.reads = Reads()
+        self.reads.__enter__()
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        self.reads.__exit__(None, None, None)
+        assert self.reads.updates
+        self.counts.append(self.reads.count)
+
+
+def test_only_composer_reads_from_the_device_between_the_backward_pass_and_the_update():
+    watch = ReadsBeforeTheUpdate()
+    fit(tiny.net("maskedclip"), [tiny.batch(4, 4, seed) for seed in range(2)], callbacks=[watch])
+    assert watch.counts == [1, 1]  # the loss, which Composer 0.32.1 hands to the optimiser as a number
+
+
+def test_the_norm_has_the_number_of_its_losses():
+    steps = Steps()
+    fit(tiny.net("mae"), [tiny.batch(2, 2, seed) for seed in range(3)], loggers=[steps])
+    assert steps.of["diagnostics/gradient_norm"] == steps.of["loss/train/total"] == [0, 1, 2]
+
+
+class Steps(LoggerDestination):
+    """The step numbers that metrics are logged with."""
+
+    def __init__(self):
+        self.of: dict[str, list[int | None]] = {}
+
+    def log_metrics(self, metrics, step=None):
+        for name in metrics:
+            self.of.setdefault(name, []).append(step)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_whose_norm_is_not_finite_stops_the_run_before_its_checkpoint(value):
+    class Spoil(Callback):
+        def __init__(self):
+            self.checkpoints = 0
+
+        def after_backward(self, state, logger):
+            if state.timestamp.batch == 1:
+                next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(value)
+
+        def batch_checkpoint(self, state, logger):
+            self.checkpoints += 1
+
+    spoil = Spoil()
+    with pytest.raises(UserError, match=r"^Step 2: the gradient norm is (nan|inf), so training has diverged"):
+        fit(tiny.net("mae"), [tiny.batch(2, 2, seed) for seed in range(3)], callbacks=[spoil])
+    assert spoil.checkpoints == 1
+
+
 @pytest.mark.parametrize("max_norm", [0.1, 5.0, None])
 def test_gradients_are_scaled_to_the_norm_and_the_norm_before_is_logged(max_norm, batch):
     model = MaskedCLIP(tiny.net("maskedclip"))
@@ -115,10 +193,15 @@ def test_gradients_are_scaled_to_the_norm_and_the_norm_before_is_logged(max_norm
     norm = torch.cat([g.flatten() for g in before.values()]).norm().item()
     state, metrics = State(model, 0, "none", DeviceCPU()), InMemoryLogger()
     algorithm = ClipGradients(max_norm)
-    assert algorithm.match(Event.AFTER_TRAIN_BATCH, state)
     logger = Logger(state, destinations=[metrics])
     metrics.init(state, logger)
-    algorithm.apply(Event.AFTER_TRAIN_BATCH, state, logger)
+    with Reads() as reads:
+        algorithm.apply(Event.AFTER_TRAIN_BATCH, state, logger)
+    assert reads.count == 0
+    assert not metrics.data
+    with Reads() as reads:
+        algorithm.apply(Event.BATCH_END, state, logger)
+    assert reads.count == 1
     assert float(metrics.data["diagnostics/gradient_norm"][0][1]) == pytest.approx(norm, rel=1e-5)
     factor = 1 if max_norm is None else min(1, max_norm / norm)
     for name, parameter in model.named_parameters():
@@ -136,7 +219,8 @@ def test_algorithms_act_once_for_each_optimiser_step():
     state = State(MaskedCLIP(tiny.net("mae")), 0, "none", DeviceCPU())
     assert [event for event in Event if EMATeacher(TeacherConfig()).match(event, state)] == [Event.BATCH_END]
     assert [event for event in Event if Progress().match(event, state)] == [Event.BATCH_START]
-    assert [event for event in Event if ClipGradients(1.0).match(event, state)] == [Event.AFTER_TRAIN_BATCH]
+    clipping = [event for event in Event if ClipGradients(1.0).match(event, state)]
+    assert clipping == [Event.AFTER_TRAIN_BATCH, Event.BATCH_END]
 
 
 def test_objectives_learn_how_far_the_training_is():

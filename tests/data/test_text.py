@@ -141,6 +141,30 @@ def test_length_is_rounded_up_to_eight_but_not_past_the_limit(longest, limit, le
     assert batch["text_mask"].sum(1).tolist() == [longest, 3]
 
 
+def test_every_text_is_encoded_once_or_every_pairs_text_padded_to_the_limit(tokenizer):
+    tokenise = Tokenisation(tokenizer, 24, tagger=lambda text: [(2, 12)], max_sentences=2)
+    sampler = TextSampler(tokenise, PACK, label="category", noise_length=24)
+    items = [draw(sampler, 3, seed) for seed in range(9)]
+    one, other = (
+        collate_texts(items, max_tokens=24, pad_id=tokenizer.pad_token_id, distinct=distinct)
+        for distinct in (True, False)
+    )
+    assert other["text_index"].tolist() == list(range(9))
+    assert other.keys() == one.keys()
+    assert torch.equal(other["label"], one["label"])
+    assert {name: tuple(values.shape) for name, values in other.items() if name != "text_index"} == {
+        name: (9, 24) if name != "label" else (9,) for name in one if name != "text_index"
+    }
+    length = one["text_ids"].shape[1]
+    assert length < 24
+    assert len(one["text_ids"]) == 2
+    for name, fill in (("ids", tokenizer.pad_token_id), ("mask", 0), ("word", -1), ("entity", -1), ("sentence", -1)):
+        rows = one[f"text_{name}"][one["text_index"]]
+        assert torch.equal(other[f"text_{name}"][:, :length], rows)
+        assert (other[f"text_{name}"][:, length:] == fill).all()
+    assert torch.equal(other["text_noise"][:, :length], one["text_noise"])
+
+
 REPORT = {
     "texts": ["Optic disc pale. Macula flat ", "drusen", "glaucoma", "Any scar?"],
     "labels": ["", "drusen", "glaucoma", ""],

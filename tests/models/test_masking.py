@@ -21,7 +21,7 @@ def test_the_number_of_visible_patches_is_the_exact_quotient_rounded_down(percen
 
 def test_every_image_loses_exactly_the_same_number_and_keeps_the_smallest_noise():
     noise = torch.rand(7, 196)
-    ids_keep, _, mask = random_masking(noise, 0.75)
+    ids_keep, _, mask, _ = random_masking(noise, 0.75)
     assert ids_keep.shape == (7, 49)
     assert mask.sum(dim=1).tolist() == [147] * 7
     assert set(mask.unique().tolist()) == {0, 1}
@@ -34,7 +34,7 @@ def test_every_image_loses_exactly_the_same_number_and_keeps_the_smallest_noise(
 def test_ids_restore_undoes_the_shuffle():
     tokens = torch.randn(3, 16, 5)
     noise = torch.rand(3, 16)
-    ids_keep, ids_restore, mask = random_masking(noise, 0.75)
+    ids_keep, ids_restore, mask, _ = random_masking(noise, 0.75)
     visible = gather_tokens(tokens, ids_keep)
     restored = gather_tokens(torch.cat([visible, torch.full((3, 12, 5), torch.nan)], dim=1), ids_restore)
     kept = mask == 0
@@ -43,7 +43,7 @@ def test_ids_restore_undoes_the_shuffle():
 
 
 def test_equal_noise_still_gives_an_exact_mask():
-    _, ids_restore, mask = random_masking(torch.zeros(2, 16), 0.75)
+    _, ids_restore, mask, _ = random_masking(torch.zeros(2, 16), 0.75)
     assert mask.sum(dim=1).tolist() == [12, 12]
     assert ids_restore.sort(dim=1).values.tolist() == [list(range(16))] * 2
 

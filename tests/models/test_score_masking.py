@@ -122,7 +122,7 @@ def test_nine_tenths_of_the_top_half_and_a_tenth_of_the_bottom_half():
 
 def test_ids_keep_and_ids_restore_belong_to_the_mask():
     tokens = torch.randn(4, 16, 3)
-    ids_keep, ids_restore, mask = score_masking(torch.randn(4, 16), torch.rand(4, 16), 0.5, 0.25)
+    ids_keep, ids_restore, mask, _ = score_masking(torch.randn(4, 16), torch.rand(4, 16), 0.5, 0.25)
     gaps = torch.full((4, 16 - ids_keep.shape[1], 3), torch.nan)
     restored = gather_tokens(torch.cat([gather_tokens(tokens, ids_keep), gaps], dim=1), ids_restore)
     assert torch.equal(restored[mask == 0], tokens[mask == 0])

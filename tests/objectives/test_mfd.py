@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.objectives.mfd import MfdConfig
@@ -17,7 +18,7 @@ def test_the_target_is_the_teachers_view_of_the_whole_images(batch):
 
 
 def test_visible_and_removed_targets_both_matter(batch):
-    net = tiny.net("maskedclip")
+    net = tiny.net("maskedclip", compute=ComputeConfig(masked_only=False))
     outputs = net(batch)
     mask, model = outputs["mim"]["mask"], MaskedCLIP(net)
     losses = model.loss(outputs, batch)
@@ -30,7 +31,7 @@ def test_visible_and_removed_targets_both_matter(batch):
 
 
 def test_the_prediction_sees_visible_patches_alone(batch):
-    net = tiny.net("maskedclip").eval()
+    net = tiny.net("maskedclip", compute=ComputeConfig(masked_only=False)).eval()
     before = net(batch)
     for part in ("paired", "unpaired"):
         mask = before["mim"]["mask"][:4] if part == "paired" else before["mim"]["mask"][4:]

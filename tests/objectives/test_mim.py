@@ -58,12 +58,15 @@ def to_transformers(net: PretrainNet, *, norm_pix_loss: bool) -> ViTMAEForPreTra
     return mae
 
 
+@pytest.mark.parametrize("masked_only", [True, False])
 @pytest.mark.parametrize("target_norm", ["none", "patch"])
-def test_it_is_transformers_masked_autoencoder(batch, target_norm):
+def test_it_is_transformers_masked_autoencoder(batch, target_norm, masked_only):
     encoder = tiny.image_encoder()
     for parameter in encoder.parameters():  # biases and norms at their first values would hide a swap
         torch.nn.init.normal_(parameter, std=0.15)
-    mim = MaskedImageModelling(MimConfig(dim=32, depth=2, num_heads=2, target_norm=target_norm), encoder)
+    mim = MaskedImageModelling(
+        MimConfig(dim=32, depth=2, num_heads=2, target_norm=target_norm), encoder, masked_only=masked_only
+    )
     net = PretrainNet(
         ImageBranch(encoder, BridgeConfig(depth=0), "auto"), None, {"mim": mim}, mask_ratio=0.75, with_teacher=False
     )
@@ -74,8 +77,14 @@ def test_it_is_transformers_masked_autoencoder(batch, target_norm):
     images = net.normalise(torch.cat([batch["paired"]["image"], batch["unpaired"]["image"]]))
     noise = torch.cat([batch["paired"]["noise"], batch["unpaired"]["noise"]])
     expected = mae(images, noise=noise)
-    assert torch.equal(outputs["mim"]["mask"], expected.mask)
-    torch.testing.assert_close(outputs["mim"]["prediction"], expected.logits, atol=1e-5, rtol=1e-4)
+    logits = expected.logits
+    if masked_only:
+        removed = outputs["shown"]["mim_removed"]
+        assert torch.equal(torch.zeros_like(expected.mask).scatter(1, removed, 1.0), expected.mask)
+        logits = logits.take_along_dim(removed[:, :, None], 1)
+    else:
+        assert torch.equal(outputs["mim"]["mask"], expected.mask)
+    torch.testing.assert_close(outputs["mim"]["prediction"], logits, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(loss, expected.loss, atol=1e-6, rtol=1e-5)
 
     loss.backward()

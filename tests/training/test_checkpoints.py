@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,9 +78,14 @@ def test_a_checkpoint_that_would_run_code_is_refused(
 def test_a_diverged_run_stops_and_exports_nothing(
     overrides: Overrides, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    message = refusal(capsys, DEBUG, *overrides("optimizer.lr=1e30", "optimizer.warmup=1ba"))
+    options = ("optimizer.lr=1e30", "optimizer.warmup=1ba", "checkpoint.interval=1ba", "checkpoint.keep=-1")
+    message = refusal(capsys, DEBUG, *overrides(*options))
     assert "training has diverged" in message
-    assert not (tmp_path / "runs" / "debug" / "encoder.safetensors").exists()
+    step = int(re.search(r"Step (\d+):", message)[1])
+    run = tmp_path / "runs" / "debug"
+    assert not (run / "encoder.safetensors").exists()
+    kept = {int(re.search(r"-ba(\d+)-", path.name)[1]) for path in run.rglob("ep*-rank0.pt")}
+    assert kept == set(range(1, step))
 
 
 def test_a_warm_up_longer_than_the_run_is_refused(overrides: Overrides, capsys: pytest.CaptureFixture[str]):

@@ -12,6 +12,9 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 import train
+from maskedclip_composer.build import build_trainer
+from maskedclip_composer.config import TrainConfig
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.export.encoder import load_encoder
 from tests.training.conftest import DEBUG
 
@@ -48,6 +51,27 @@ def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(ove
     (logged,) = client.search_runs([experiment.experiment_id])
     assert logged.info.status == "FINISHED"
     assert len(client.get_metric_history(logged.info.run_id, "loss/train/total")) == 8
+
+
+def test_the_plain_step_trains_alike(overrides: Overrides, tmp_path: Path):
+    """Texts once a pair, all pairs compared with each other, parameters updated one by one."""
+    found = []
+    for run_name, switch in (("fast", "true"), ("plain", "false")):
+        keys = ("distinct_texts", "distinct_logits", "fused_optimizer")
+        arguments = overrides(f"run_name={run_name}", *(f"compute.{key}={switch}" for key in keys))
+        trainer = build_trainer(load_config(TrainConfig, DEBUG, arguments))
+        (optimizer,) = trainer.state.optimizers
+        assert {group["fused"] for group in optimizer.param_groups} == {run_name == "fast"}
+        trainer.fit()
+        texts = trainer.state.batch["paired"]["text_index"]
+        assert (texts.tolist() == list(range(len(texts)))) == (run_name == "plain")
+        assert ("all_labels" in trainer.state.outputs["lg_clip"]) == (run_name == "fast")
+        trainer.close()
+        run = tmp_path / "runs" / run_name
+        names = ("loss/train/total", "loss/train/lg_clip", "diagnostics/gradient_norm")
+        found.append([value for name in names for value in lines(run, name)])
+    assert len(found[0]) == 24
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_a_finished_run_is_left_alone(overrides: Overrides, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
