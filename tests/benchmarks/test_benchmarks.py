@@ -101,6 +101,7 @@ def test_workers_measures_every_number_of_workers_of_a_config(tmp_path):
     settings = {
         "data": data,
         "image_encoder": {"name": "vit_tiny_patch16_224"},
+        "bridge": {"depth": 0},
         "objectives": {"mim": {}},
         "trainer": {"max_duration": "1ep"},
         "run_name": "a",
