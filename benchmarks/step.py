@@ -1,126 +1,48 @@
-"""What one training step costs: counts that are the same in every run, and quotients of CPU time.
+"""CPU time of a training step beside public code, of each saving, and of the teacher's update.
 
-OMP_NUM_THREADS=1 python benchmarks/step.py; docs/performance.md explains the tables.
+OMP_NUM_THREADS=1 python benchmarks/step.py; docs/performance.md explains the tables. What a step costs in numbers that
+do not vary is in gates.py.
 """
 
 import argparse
 import copy
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
+from contestants import Step, Task, check_losses
+from gates import OURS, SWITCHES, TOLERANCE
+from peer_step import Level
 from rounds import interleave, machine, milliseconds, print_table, times_faster
-from torch import Tensor, nn
+from sizes import PLAIN, SIZES
+from torch import nn
 
-from data_prep.phantom.diagnoses import DIAGNOSES
-from data_prep.text_tower import build as build_text_tower
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
-from maskedclip_composer.build import build_model
-from maskedclip_composer.config import ObjectivesConfig, TrainConfig
-from maskedclip_composer.costs.counts import count_calls, count_flops, saved_bytes
-from maskedclip_composer.data.config import DataConfig, StreamConfig
-from maskedclip_composer.data.schema import label_id
-from maskedclip_composer.data.text import DrawnText, collate_texts
-from maskedclip_composer.models.attention import AttentionBackend, use_backend
-from maskedclip_composer.models.pretrain import MaskedCLIP
-from maskedclip_composer.models.text import TextEncoderConfig, load_tokenizer
-from maskedclip_composer.models.vit import ImageEncoderConfig
-from maskedclip_composer.objectives.lg_clip import LgClipConfig
-from maskedclip_composer.objectives.mfd import MfdConfig
-from maskedclip_composer.objectives.mim import MimConfig
-from maskedclip_composer.optim import build_optimizer
-from maskedclip_composer.types import Batch
+from maskedclip_composer.costs.counts import count_calls
 
-OURS = "sdpa, distinct texts"
-TEXTS = [f"A fundus photograph of {name}." for name in DIAGNOSES]
-TOLERANCE = 1e-5  # relative, float32
+PEERS: dict[str, Level] = {"peer P0, explicit attention": "explicit", "peer P1, SDPA": "sdpa"}
 
 
-def configure(args: argparse.Namespace, text_tower: Path) -> TrainConfig:
-    stream = partial(StreamConfig, batch_size=args.pairs)
-    mim = MimConfig(dim=96, depth=args.depth, num_heads=3)
-    return TrainConfig(
-        run_name="step",
-        data=DataConfig(paired=stream(remote="paired"), unpaired=stream(remote="unpaired"), image_size=args.image_size),
-        image_encoder=ImageEncoderConfig(name="vit_tiny_patch16_224", depth=args.depth),
-        text_encoder=TextEncoderConfig(name=str(text_tower)),
-        objectives=ObjectivesConfig(mim=mim, lg_clip=LgClipConfig(), mfd=MfdConfig()),
-        trainer={"max_duration": "1ep"},
-    )
+def contestants(task: Task) -> dict[str, Step]:
+    """Build the rows of the table: peers, the plain path, all savings, and all but one."""
+    steps = {name: task.peer(level) for name, level in PEERS.items()}
+    steps |= {"ours, plain": task.ours(PLAIN), "ours": task.ours(OURS)}
+    return steps | {f"ours without {name}": task.ours(replace(OURS, **{name: False})) for name in SWITCHES}
 
 
-def make_batch(config: TrainConfig, pairs: int, distinct: int) -> Batch:
-    """Draw noise as images, and texts of which `distinct` differ, collated as the loader does."""
-    size, patches = config.data.image_size, (config.data.image_size // 16) ** 2
-
-    def images(first: int) -> dict[str, Tensor]:
-        pixels = torch.randint(0, 256, (pairs, 3, size, size), dtype=torch.uint8)
-        return {"image": pixels, "noise": torch.rand(pairs, patches), "sample_id": torch.arange(first, first + pairs)}
-
-    tokenizer = load_tokenizer(config.text_encoder)
-    known = [DrawnText(text, np.asarray(tokenizer(text)["input_ids"], np.int32), label_id(text)) for text in TEXTS]
-    drawn = [known[number % distinct] for number in range(pairs)]
-    texts = collate_texts(drawn, max_tokens=config.data.max_tokens, pad_id=0)
-    batch: Any = {"paired": images(0) | texts, "unpaired": images(pairs)}
-    return batch
-
-
-def with_every_text(batch: Batch, max_tokens: int) -> Batch:
-    """Return the same batch as a loader makes it that encodes one text a pair, padded to the largest length."""
-    part = cast(Any, batch)["paired"]
-    texts = {
-        key: nn.functional.pad(part[key][part["text_index"]], (0, max_tokens - part[key].shape[1]))
-        for key in ("text_ids", "text_mask")
-    }
-    every: Any = part | texts | {"text_index": torch.arange(len(part["text_index"]))}
-    return {**batch, "paired": every}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One variant of the step; all share the model and the optimiser."""
-
-    model: MaskedCLIP
-    optimizer: torch.optim.Optimizer
-    batch: Batch
-    backend: AttentionBackend
-
-    def __call__(self) -> None:
-        self.forward().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        assert self.model.net.teacher is not None
-        update_teacher(self.model.net.teacher, self.model.net.branch, 0.999)
-
-    def losses(self) -> dict[str, Tensor]:
-        use_backend(self.model, self.backend)
-        return self.model.loss(self.model(self.batch), self.batch)
-
-    def forward(self) -> Tensor:
-        return self.losses()["total"]
-
-    def counts(self) -> tuple[str, int, str]:
-        """Return GFLOP of forward and backward, ATen calls of the step, and MiB saved for the backward."""
-        flops = count_flops(lambda: self.forward().backward())
-        self.optimizer.zero_grad()
-        inputs = [value for part in self.batch.values() for value in cast(dict[str, Tensor], part).values()]
-        saved = saved_bytes(self.forward, [*self.model.parameters(), *self.model.buffers(), *inputs])
-        return f"{flops / 1e9:.1f}", count_calls(self), f"{saved / 2**20:.1f}"
-
-
-def check_losses(steps: dict[str, Step]) -> float:
-    """Return the largest relative difference to the first variant's losses, and refuse one above TOLERANCE."""
-    with torch.no_grad():
-        values = {name: torch.stack(list(step.losses().values())) for name, step in steps.items()}
-    reference = values[OURS]
-    worst = max(float(((value - reference) / reference).abs().max()) for value in values.values())
-    assert worst <= TOLERANCE, f"losses differ by {worst:.1e}: {values}"
-    return worst
+def compare_steps(task: Task, rounds: int) -> None:
+    """Print the table of one text length."""
+    steps = contestants(task)
+    difference = check_losses(steps, TOLERANCE)
+    costs = interleave(steps, rounds=rounds)
+    print(f"{task.pairs} + {task.pairs} images, {task.texts} texts, the peer's padded to {task.max_tokens} tokens.")
+    print(f"The losses of all variants agree within {difference:.0e} (allowed {TOLERANCE:.0e}).\n")
+    first, second = (costs[name] for name in PEERS)
+    rows = [
+        [name, milliseconds(own, 1), times_faster(first, own), times_faster(second, own)] for name, own in costs.items()
+    ]
+    print_table(["step", "CPU ms", "times faster than P0", "times faster than P1"], rows)
 
 
 @torch.no_grad()
@@ -130,9 +52,9 @@ def update_in_loop(teacher: nn.Module, student: nn.Module, momentum: float) -> N
         old.mul_(momentum).add_(new, alpha=1 - momentum)
 
 
-def compare_teacher_updates(model: MaskedCLIP, *, rounds: int, repeats: int = 20) -> None:
+def compare_teacher_updates(student: nn.Module, *, rounds: int, repeats: int = 20) -> None:
     """Print what the package's update costs, and what the loop costs."""
-    student, teacher = model.net.branch, copy.deepcopy(model.net.branch)
+    teacher = copy.deepcopy(student)
     for parameter in teacher.parameters():
         nn.init.normal_(parameter)
     updates = {"foreach": update_teacher, "loop over parameters": update_in_loop}
@@ -157,41 +79,24 @@ def compare_teacher_updates(model: MaskedCLIP, *, rounds: int, repeats: int = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=8, help="and as many unpaired images (%(default)s)")
-    parser.add_argument("--distinct", type=int, default=4, help="different texts of the pairs (%(default)s)")
-    parser.add_argument("--depth", type=int, default=12, help="of encoder and pixel decoder (%(default)s)")
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (%(default)s)")
+    """Read the sizes and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", choices=SIZES, default="bench-ti", help="(%(default)s)")
+    parser.add_argument("--pairs", type=int, default=4, help="and as many unpaired images (%(default)s)")
+    parser.add_argument("--texts", type=int, default=2, help="different texts of the pairs (%(default)s)")
+    parser.add_argument("--max-tokens", type=int, nargs="+", default=[77, 256], help="of the peer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each variant (%(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "text")
-        build_text_tower(TEXTS, folder, width=192, layers=4, heads=3, vocab=2000, seed=0)
-        config = configure(args, folder)
-        model = build_model(config)
-        batch = make_batch(config, args.pairs, args.distinct)
-    optimizer = build_optimizer(config.optimizer, model.net, args.pairs)
-    step = partial(Step, model, optimizer)
-    every = with_every_text(batch, config.data.max_tokens)
-    steps = {
-        OURS: step(batch, "sdpa"),
-        "sdpa, every text": step(every, "sdpa"),
-        "explicit, distinct texts": step(batch, "explicit"),
-        "explicit, every text": step(every, "explicit"),
-    }
-    difference = check_losses(steps)
-    steps[OURS]()  # AdamW makes its state in the first step, which must not count
-    counts = {name: variant.counts() for name, variant in steps.items()}
-    costs = interleave(steps, rounds=args.rounds)
-    print(f"Step: {machine()}\n{args.pairs} + {args.pairs} images, {args.distinct} texts, {args.rounds} rounds")
-    print(f"The losses of all variants agree within {difference:.0e} (allowed {TOLERANCE:.0e}).\n")
-    print_table(
-        ["step", "GFLOP", "ATen calls", "saved MiB", "CPU ms", "CPU of this / CPU of the first"],
-        [[name, *counts[name], milliseconds(costs[name], 1), times_faster(costs[name], costs[OURS])] for name in steps],
-    )
-    compare_teacher_updates(model, rounds=args.rounds)
+    task = Task(sizes=SIZES[args.sizes], pairs=args.pairs, texts=args.texts, max_tokens=77)
+    net = task.ours(PLAIN).net
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+    print(f"Step: {args.sizes}, {args.rounds} rounds, {machine()}\n")
+    for max_tokens in args.max_tokens:
+        compare_steps(replace(task, weights=weights, max_tokens=max_tokens), args.rounds)
+    branch = net.get_submodule("branch")
+    compare_teacher_updates(branch, rounds=args.rounds)
 
 
 if __name__ == "__main__":

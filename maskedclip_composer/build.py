@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
@@ -182,6 +183,8 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
+    if config.parallelism == "fsdp" and config.compute.chunk_size is not None:
+        algorithms.append(KeepGathered())  # the last: Composer runs AFTER_* events in reverse order
     algorithms += [Progress(), ClampLogitScale()]
     if config.with_teacher:
         algorithms.append(EMATeacher(config.teacher or TeacherConfig()))

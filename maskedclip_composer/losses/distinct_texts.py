@@ -57,10 +57,10 @@ def distinct_text_clip_loss(
     weights = count_rows(text_index, len(texts), dtype) / len(images)
 
     group, all_group = (torch.searchsorted(all_labels.sort().values, values) for values in (labels, all_labels))
-    mean_text = mean_of_group(all_texts[all_text_index], all_group)[group]
-    mean_image = mean_of_group(all_images, all_group)[group]
+    mean_text = mean_of_group(all_texts.index_select(0, all_text_index), all_group).index_select(0, group)
+    mean_image = mean_of_group(all_images, all_group).index_select(0, group)
     # Over pairs and not over texts: pairs of one text may have different labels.
-    positives = (images * mean_text + texts[text_index] * mean_image).sum(dim=1)
+    positives = (images * mean_text + texts.index_select(0, text_index) * mean_image).sum(dim=1)
     return (to_texts.mean() + to_images @ weights - scale * positives.mean()) / 2
 
 

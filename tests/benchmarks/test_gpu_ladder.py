@@ -1,0 +1,99 @@
+"""The GPU ladder on the CPU: that it runs without Composer, and that it notices what it should."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import gpu_ladder
+import pytest
+import torch
+from budget import useful_flops
+from contestants import Task
+from ladder_table import Row, goals, table
+from rungs import Rung, all_rungs
+from sizes import PLAIN, SIZES
+
+from maskedclip_composer.costs.counts import count_flops
+from tests.benchmarks.test_benchmarks import ROOT
+
+# Both are installed where tests run: make them impossible to import.
+HIDDEN = "import sys, runpy; sys.modules['composer'] = sys.modules['streaming'] = None; sys.argv = sys.argv[1:]; "
+
+
+@pytest.mark.slow
+def test_it_climbs_without_composer_and_every_rung_has_the_same_losses(tmp_path):
+    script = str(ROOT / "benchmarks" / "gpu_ladder.py")
+    code = f"{HIDDEN}sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); runpy.run_path(sys.argv[0], run_name='__main__')"
+    arguments = ["--cpu", "--pairs=2", "--texts=1", "--steps=2", f"--out={tmp_path / 'ladder'}"]
+    command = [sys.executable, "-c", code, script, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["key"]: row for row in json.loads((tmp_path / "ladder.json").read_text())["rows"]}
+    assert list(rows) == [rung.key for rung in all_rungs()]
+    for rung in all_rungs():
+        if rung.cuda or rung.compiled:
+            assert rows[rung.key]["error"] == "needs a GPU"
+        else:
+            assert rows[rung.key]["error"] is None, rows[rung.key]
+            assert rows[rung.key]["median"] > 0
+            assert rows[rung.key]["difference"] <= rung.tolerance
+    assert (tmp_path / "ladder.md").read_text().count("\n| ") >= len(rows)
+
+
+def test_the_largest_batch_is_found_between_what_fits_and_what_does_not():
+    def build(task: Task):
+        def step():
+            if task.pairs > 1000:
+                raise torch.OutOfMemoryError
+
+        return step
+
+    task = Task(sizes=SIZES["tiny"], pairs=180, texts=1, max_tokens=77)
+    rung = Rung(key="", title="", build=build)  # pyright: ignore[reportArgumentType]
+    found = gpu_ladder.largest_batch(rung, task, deadline=time.monotonic() + 60)
+    assert found.max_pairs is not None
+    assert 960 <= found.max_pairs <= 1000
+
+
+def test_losses_that_differ_or_are_not_numbers_are_an_error():
+    first = Row(key="a", title="", median=1, losses={"mim": 2.0, "mfd": -0.001})
+    for losses, wrong in (({"mim": 2.01, "mfd": -0.0015}, False), ({"mim": 2.03, "mfd": -0.001}, True)):
+        assert (gpu_ladder.compare(replace(first, losses=losses), first, 1e-2).error is not None) is wrong
+    assert gpu_ladder.compare(replace(first, losses={"mim": float("nan"), "mfd": 0.0}), first, 1e-2).error
+
+
+def test_a_rung_that_cannot_run_says_why():
+    def build(task: Task):
+        raise ImportError("no xformers here")
+
+    task = Task(sizes=SIZES["tiny"], pairs=1, texts=1, max_tokens=77)
+    row = gpu_ladder.attempt(Rung(key="x", title="", build=build), task, 1, None)
+    assert row.error == "ImportError: no xformers here"
+
+
+def test_table_and_goals_divide_by_each_peer():
+    rows = [
+        Row(key="p0", title="P0", median=200.0, images=1800, losses={}),
+        Row(key="p1", title="P1", median=150.0, images=2400, losses={}),
+        Row(key="packed", title="packed", median=100.0, images=3600, peak=60.0, losses={}),
+        Row(key="fp8-teacher", title="8 bits", median=50.0, images=7200, losses={}),
+        Row(key="budget", title="budget", error="out of memory"),
+    ]
+    lines = table(rows, matmul=0)
+    assert [cell.strip() for cell in lines[4].strip("|").split("|")][6:8] == ["2.00", "1.50"]
+    assert "out of memory" in lines[-1]
+    said = goals(rows, 180)
+    assert said[0] == "Best exact rung: packed."
+    assert "- 1.25x of P1: 1.50 reached" in said
+    assert "- 2.5x of TF32: not measured" in said
+    assert "- peak <= 55 GiB: 60.00 MISSED" in said
+    assert goals(rows, 12)[1:] == ["- 1.4x of P1: 1.50 reached"]
+
+
+def test_useful_operations_are_those_that_are_counted():
+    task = Task(sizes=SIZES["tiny"], pairs=4, texts=2, max_tokens=77)
+    counted = count_flops(task.ours(replace(PLAIN, distinct_texts=True)).gradients)
+    # The plain path embeds the patches of paired images twice; projections are not counted as useful.
+    assert 0.97 * counted < useful_flops(task.sizes, 4, 2) <= counted
