@@ -63,8 +63,8 @@ def server(tracked) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracked[1]["tracking_uri"]]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=tracked[0].parent, start_new_session=True, **quiet) as own:
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=tracked[0].parent, stdout=silent, stderr=silent, start_new_session=True) as own:
         address = f"http://127.0.0.1:{port}"
         for _ in range(240):
             try:
