@@ -28,6 +28,7 @@ class EMATeacher(Algorithm):
 
     def __init__(self, config: TeacherConfig):
         self.config = config
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def match(self, event: Event, state: State) -> bool:
         """Run after every optimiser step."""
@@ -36,18 +37,29 @@ class EMATeacher(Algorithm):
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Update the teacher in place."""
         net = unwrap(state.model).net
-        pairs = list(net.momentum_pairs())
-        if not pairs:
+        if not self._pairs:  # the same tensors in all steps: optimiser, checkpoints and FSDP2 write into them
+            self._pairs = [matching(teacher, student) for teacher, student in net.momentum_pairs()]
+        if not self._pairs:
             raise RuntimeError("EMATeacher needs a network that was built with a teacher")
         momentum = self.config.at(progress(state))
-        with net.timed("teacher_update"):
-            for teacher, student in pairs:
-                update_teacher(teacher, student, momentum)
+        with net.timed("teacher_update"), torch.no_grad():
+            for teachers, students in self._pairs:
+                torch._foreach_lerp_(teachers, students, 1 - momentum)
 
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set every parameter of `teacher` to momentum * teacher + (1 - momentum) * student.
+
+    Raises:
+        RuntimeError: As `matching`.
+    """
+    teachers, students = matching(teacher, student)
+    torch._foreach_lerp_(teachers, students, 1 - momentum)
+
+
+def matching(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters of both in the same order, of sharded ones this rank's shard.
 
     Raises:
         RuntimeError: The two are not sharded alike, so that an update would mix up parameters.
@@ -56,7 +68,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     students = [_local(parameter) for parameter in student.parameters()]
     if [p.shape for p in teachers] != [p.shape for p in students]:
         raise RuntimeError("teacher and student are not sharded alike: their local parameters differ in shape")
-    torch._foreach_lerp_(teachers, students, 1 - momentum)
+    return teachers, students
 
 
 def progress(state: State) -> float:
