@@ -8,7 +8,7 @@ DEMO ?= runs/demo
 STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/benchmarks \
   tests/evaluation/protocols/test_zero_shot.py tests/test_initial_weights.py
 
-.PHONY: install demo test test-streaming test-others lint format bench docs clean
+.PHONY: install demo test test-streaming test-others lint format bench bench-loader docs clean
 
 install: $(VENV)/.installed
 
@@ -60,11 +60,16 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loader.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
+
+# How many loader processes: ARGS="CONFIG.yaml --target 900" or ARGS="--shards DIR"; without, of drawn photographs.
+bench-loader: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/workers.py $(ARGS)
 
 docs: install
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'

@@ -4,6 +4,7 @@ FILE.yaml   a config, for example yamls/pretrain.yaml or yamls/demo.yaml
 key=value   dotted overrides, for example data.paired.batch_size=64 trainer.max_duration=10ep
 
 Several ranks: composer -n 4 train.py FILE.yaml. The same command continues an interrupted run.
+What it would cost: composer train.py FILE.yaml dry_run=true.
 """
 
 import os
@@ -27,6 +28,11 @@ def main(arguments: list[str]) -> int:
             print(to_yaml(config), flush=True)
 
         # These import Composer: only once the config is sound.
+        if config.dry_run:
+            from maskedclip_composer.costs.dry_run import dry_run
+
+            dry_run(config)
+            return 0
         from maskedclip_composer.build import build_trainer
         from maskedclip_composer.callbacks.export import is_complete
 

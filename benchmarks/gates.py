@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from contestants import Step, Task, check_losses, in_double
-from counts import count_flops, saved_bytes
 from rounds import print_table
 from sizes import PLAIN, SIZES, build_network, make_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedclip_composer.compute import ActivationConfig, ComputeConfig
+from maskedclip_composer.costs.counts import count_flops, saved_bytes
 from maskedclip_composer.models.compiled import compile_blocks
 from maskedclip_composer.models.views import Views
 

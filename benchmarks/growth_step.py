@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from contestants import Step, Task
-from counts import count_flops
 from gates import OURS, contrastive_bytes, saved
 from rounds import cpu_seconds
 from sizes import PLAIN, build_network
+
+from maskedclip_composer.costs.counts import count_flops
 
 VARIANTS: dict[str, Callable[[Task], Step]] = {
     "peer P0": lambda task: task.peer("explicit"),

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,16 @@ class Cost:
     wall: float
 
 
-def interleave(variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[Cost]]:
+def interleave(
+    variants: Mapping[Name, Callable[[], object]], *, rounds: int, warmup: int = 1
+) -> dict[Name, list[Cost]]:
     """Run every variant once in each round, each time starting with another one; return their costs by name.
 
     Other load on the machine then meets all variants of a round alike, so that quotients within a round are steadier
     than times.
     """
     names = list(variants)
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    costs: dict[Name, list[Cost]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -53,9 +58,14 @@ def milliseconds(costs: Sequence[Cost], parts: int) -> str:
     return spread(values, ".0f" if min(values) >= 100 else ".2f")
 
 
+def quotients(costs: Sequence[Cost], reference: Sequence[Cost]) -> list[float]:
+    """Divide the CPU times of `costs` by those of `reference`, round by round."""
+    return [mine.cpu / theirs.cpu for mine, theirs in zip(costs, reference, strict=True)]
+
+
 def times_faster(reference: Sequence[Cost], other: Sequence[Cost]) -> str:
     """Say how many times the CPU time of `other` fits into that of `reference`, round by round."""
-    return spread([mine.cpu / theirs.cpu for mine, theirs in zip(reference, other, strict=True)], ".2f")
+    return spread(quotients(reference, other), ".2f")
 
 
 def spread(values: Sequence[float], form: str) -> str:

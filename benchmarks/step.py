@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 from contestants import Step, Task, check_losses
-from counts import count_calls
 from gates import OURS, SWITCHES, TOLERANCE
 from peer_step import Level
 from rounds import interleave, machine, milliseconds, print_table, times_faster
@@ -20,6 +19,7 @@ from sizes import PLAIN, SIZES
 from torch import nn
 
 from maskedclip_composer.algorithms.ema_teacher import update_teacher
+from maskedclip_composer.costs.counts import count_calls
 
 PEERS: dict[str, Level] = {"peer P0, explicit attention": "explicit", "peer P1, SDPA": "sdpa"}
 

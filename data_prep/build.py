@@ -22,7 +22,6 @@ from data_prep.convert import Conversion, convert
 from data_prep.duplicates import find_duplicates
 from data_prep.ledger import Rejected
 from data_prep.manifest import Row
-from data_prep.photograph import Recipe
 from data_prep.prepare import about, rows_of, with_template
 from data_prep.readers.catalogue import find
 from data_prep.readers.dataset import Dataset
@@ -188,7 +187,7 @@ def _prepare(config: BuildConfig, source: _Source, folder: Path, refused: TestPh
     print(f"== {source.place}", file=sys.stderr)
     conversion = Conversion(
         out=str(folder),
-        recipe=Recipe(size=config.size, quality=config.quality, crop=not source.dataset.cropped),
+        recipe=config.recipe(crop=not source.dataset.cropped),
         max_bad=config.max_bad,
         workers=config.workers,
     )
@@ -210,7 +209,7 @@ def _prepare(config: BuildConfig, source: _Source, folder: Path, refused: TestPh
 
 def _fingerprint(config: BuildConfig, source: _Source, refused: TestPhotographs | None) -> str:
     """Differs where another result is to be expected, the photographs themselves being the same."""
-    recipe = config.size, config.quality, source.dataset.cropped
+    recipe = config.recipe(crop=not source.dataset.cropped)
     said = about(source.dataset, source.reading, source.target)
     digest = hashlib.sha256(repr((recipe, str(source.root), said)).encode())
     digest.update((refused.fingerprint if refused is not None else "").encode())

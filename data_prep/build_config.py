@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from data_prep.photograph import Recipe
+from data_prep.photograph import Encoding, Recipe
 from maskedclip_composer.errors import UserError
 
 Group = Literal["downstream", "paired", "unpaired"]
@@ -40,6 +40,7 @@ class BuildConfig:
         work: Folder for unfinished work; None is `<out>.partial`.
         size: Short side after the crop in pixels; 0 keeps.
         quality: JPEG quality.
+        encoding: `jpeg`, or `raw` for plain pixels (`photograph.Recipe`).
         workers: Processes; None is one per CPU.
         max_bad: Share of a set's photographs that may be unusable.
         seed: Of the divisions that are drawn.
@@ -58,6 +59,7 @@ class BuildConfig:
     work: str | None = None
     size: int = 512
     quality: int = 90
+    encoding: Encoding = "jpeg"
     workers: int | None = None
     max_bad: float = 0.02
     seed: int = 17
@@ -71,7 +73,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if not (self.paired or self.unpaired or self.downstream):
             raise UserError("no data set is named; fill paired, unpaired or downstream, for example `hrf: {}`")
-        Recipe(size=self.size, quality=self.quality)
+        self.recipe()
         for group, name, chosen in self.sets():
             if chosen.template is None:
                 continue
@@ -83,6 +85,10 @@ class BuildConfig:
                     "write 'A fundus photograph of {label}'"
                 )
 
+    def recipe(self, *, crop: bool = True) -> Recipe:
+        """Return what is done to the photographs of a set; `crop` says whether they have a surround at all."""
+        return Recipe(size=self.size, quality=self.quality, crop=crop, encoding=self.encoding)
+
     def sets(self) -> Iterator[tuple[Group, str, SetConfig]]:
         """Yield group, name and settings of every set, in the order in which they are done."""
         for group in GROUPS:
@@ -91,7 +97,9 @@ class BuildConfig:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the result, for report and card."""
-        plain = {name: value for name, value in asdict(self).items() if name not in (*_OF_THIS_MACHINE, *GROUPS)}
+        of_jpeg = () if self.encoding == "jpeg" else ("quality",)
+        left_out = (*_OF_THIS_MACHINE, *GROUPS, *of_jpeg)
+        plain = {name: value for name, value in asdict(self).items() if name not in left_out}
         for group in GROUPS:
             sets = getattr(self, group)
             plain[group] = {

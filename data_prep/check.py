@@ -1,7 +1,6 @@
 """The command `check`: whether a prepared set is whole, shard by shard and count by count."""
 
 import argparse
-import io
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from data_prep.folders import require_folder
 from data_prep.records import BUILD_SCHEMA, CONTAMINATED, DUPLICATE, NAME, SCHEMA, STATUSES, STORED, labels_of
 from data_prep.remote import fetch, is_remote, join, list_objects
+from data_prep.shards import open_picture
 from data_prep.writer import REPORT
 from maskedclip_composer.errors import UserError
 
@@ -171,7 +171,6 @@ def _check_shard(
 
 
 def _check_records(name: str, shard: dict[str, Any], raw: bytes, hashes: list[str] | None) -> Iterator[str]:
-    from PIL import Image
     from streaming.base.format import reader_from_json
 
     if "pkl" in shard["column_encodings"]:
@@ -185,7 +184,7 @@ def _check_records(name: str, shard: dict[str, Any], raw: bytes, hashes: list[st
         for number in range(shard["samples"]):
             try:
                 sample = reader[number]
-                with Image.open(io.BytesIO(sample["image"])) as image:
+                with open_picture(sample["image"]) as image:
                     image.load()
                 same = image.size == (sample["width"], sample["height"])
                 wrong = "" if same else "its photograph is not of the size that the record says"

@@ -1,6 +1,5 @@
 """A picture of many photographs of a prepared set, to see at a glance whether they were cropped as they should be."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow.parquet
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_prep.records import STORED
-from data_prep.shards import Shards
+from data_prep.shards import Shards, open_picture
 
 NAME = "contact_sheet.jpg"
 _COLUMNS, _SIDE, _LINE = 8, 160, 16  # pixels
@@ -39,7 +38,7 @@ def write_contact_sheet(folder: Path, manifest: Path, *, regular: int = 48, fail
     shards = Shards(folder)
     for number, (record, is_failed) in enumerate(chosen):
         x, y = number % columns * _SIDE, number // columns * (_SIDE + _LINE)
-        with Image.open(io.BytesIO(shards.image(record["folder"], record["position"]))) as stored:
+        with open_picture(shards.image(record["folder"], record["position"])) as stored:
             # Small ones are enlarged: what matters here is where the crop lies.
             picture = ImageOps.contain(stored, (_SIDE - 6, _SIDE - 6))
         sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from data_prep.contact_sheet import write_contact_sheet
 from data_prep.ledger import Ledger, Part, Rejected
 from data_prep.manifest import Row
 from data_prep.parts import Objection, write_part
-from data_prep.photograph import Photograph, Recipe
+from data_prep.photograph import ENCODINGS, Photograph, Recipe
 from data_prep.pool import prepare_in_order
 from data_prep.records import QUARANTINED
 from data_prep.remote import locate
@@ -38,6 +38,12 @@ def add_conversion_options(parser: argparse.ArgumentParser, *, out_required: boo
     parser.add_argument("--size", type=int, default=recipe.size, help="short side; 0 keeps (default: %(default)s)")
     parser.add_argument("--no-crop", action="store_true", help="keep what surrounds the retina")
     parser.add_argument("--quality", type=int, default=recipe.quality, help="JPEG quality (default: %(default)s)")
+    parser.add_argument(
+        "--encoding",
+        choices=ENCODINGS,
+        default=recipe.encoding,
+        help="raw stores plain pixels: some 20 times the bytes, nothing to decode in training (default: %(default)s)",
+    )
     parser.add_argument(
         "--max-bad", type=float, default=0.02, metavar="SHARE", help="quarantined rows allowed (default: %(default)s)"
     )
@@ -83,7 +89,7 @@ class Conversion:
         """Take the options from the command line; `crop` says whether the photographs have a surround at all."""
         return cls(
             out=args.out,
-            recipe=Recipe(size=args.size, crop=crop and not args.no_crop, quality=args.quality),
+            recipe=Recipe(size=args.size, crop=crop and not args.no_crop, quality=args.quality, encoding=args.encoding),
             max_bad=args.max_bad,
             workers=args.workers,
             part=args.part,
@@ -123,7 +129,7 @@ def convert(
     """
     workplace = Workplace(conversion.out, conversion.work)
     check_destination(conversion.out, conversion.overwrite, workplace.begun(conversion.out))
-    options = asdict(conversion.recipe)
+    options = conversion.recipe.options()
     workplace.open()
     try:
         plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from PIL import Image
-
-from data_prep.shards import Shards
+from data_prep.shards import Shards, open_picture
 
 _SIDE = 180  # pixels
 _STYLE = """
@@ -79,7 +77,7 @@ def _side(pair: Mapping[str, Any], side: str, shards: Shards) -> str:
 
 def _picture(shards: Shards, folder: str, position: int) -> str:
     try:
-        picture = Image.open(io.BytesIO(shards.image(folder, position)))
+        picture = open_picture(shards.image(folder, position))
         picture.thumbnail((_SIDE, _SIDE))
     except FileNotFoundError:
         return "<i>shards not found</i>"

@@ -6,17 +6,24 @@ import os
 import re
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from data_prep.crop import Crop, find_retina
 from data_prep.fingerprint import perceptual_hash
 from data_prep.quality import Quality, assess
+from maskedclip_composer.data.pixels import encode_pixels
 from maskedclip_composer.errors import UserError
 
 # PIL reads 16-bit and float modes too, but its conversion to RGB clips them to white.
 _MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr"})
+
+
+Encoding = Literal["jpeg", "raw"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +34,27 @@ class Recipe:
         size: Short side after the crop, in pixels; smaller photographs are never enlarged. 0 keeps all.
         crop: Whether to cut away what surrounds the retina.
         quality: JPEG quality of photographs that are encoded again.
+        encoding: `jpeg`, or `raw` for plain pixels: some 20 times the bytes, and nothing to decode in training.
     """
 
     size: int = 512
     crop: bool = True
     quality: int = 90
+    encoding: Encoding = "jpeg"
 
     def __post_init__(self) -> None:
         if self.size != 0 and self.size < 32:
             raise UserError(f"--size {self.size}: give a short side of at least 32 pixels, or 0 to keep the original")
         if not 50 <= self.quality <= 100:
             raise UserError(f"--quality {self.quality}: give a JPEG quality from 50 to 100; 90 to 95 is usual")
+        if self.encoding not in ENCODINGS:
+            raise UserError(f"--encoding {self.encoding}: give {' or '.join(ENCODINGS)}")
+        if self.encoding == "raw" and self.quality != Recipe.quality:
+            raise UserError(f"--quality {self.quality}: --encoding raw stores the pixels; leave one of them out")
+
+    def options(self) -> dict[str, Any]:
+        """Return what decides the result, for report and card."""
+        return {name: value for name, value in asdict(self).items() if name != "quality" or self.encoding == "jpeg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +62,7 @@ class Photograph:
     """A prepared photograph.
 
     Attributes:
-        data: Baseline JPEG without EXIF.
+        data: Baseline JPEG without EXIF, or plain pixels (`maskedclip_composer/data/pixels.py`).
         width: Of `data`, in pixels.
         height: Of `data`, in pixels.
         original_size: Width and height of the original, upright, in pixels.
@@ -53,7 +70,7 @@ class Photograph:
         phash: Perceptual hash of the retina.
         quality: Of the retina.
         crop: The retina in pixels of the original, upright as its EXIF orientation says.
-        verbatim: Whether the coded pixels are the original's own; only metadata segments were taken out.
+        verbatim: Whether `data` is the original file; only metadata segments were taken out.
     """
 
     data: bytes
@@ -120,15 +137,9 @@ def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
             image = image.crop(box)
         untouched = untouched and image.size == original_size
 
-    data = strip_metadata(original) if untouched else None
-    verbatim = data is not None
-    if data is None:
-        buffer = io.BytesIO()
-        # Progressive files decode 2.9 times slower; EXIF is not carried over.
-        image.save(buffer, "JPEG", quality=recipe.quality, subsampling="4:2:0", progressive=False)
-        data = buffer.getvalue()
+    kept = strip_metadata(original) if untouched and recipe.encoding == "jpeg" else None
     return Photograph(
-        data=data,
+        data=kept or _encode(image, recipe),
         width=image.width,
         height=image.height,
         original_size=original_size,
@@ -136,8 +147,17 @@ def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
         phash=perceptual_hash(image),
         quality=assess(image),
         crop=crop,
-        verbatim=verbatim,
+        verbatim=kept is not None,
     )
+
+
+def _encode(image: Image.Image, recipe: Recipe) -> bytes:
+    if recipe.encoding == "raw":
+        return encode_pixels(np.asarray(image))
+    buffer = io.BytesIO()
+    # Progressive files decode 2.9 times slower; EXIF is not carried over.
+    image.save(buffer, "JPEG", quality=recipe.quality, subsampling="4:2:0", progressive=False)
+    return buffer.getvalue()
 
 
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")

@@ -1,7 +1,17 @@
 """Read photographs of a prepared set by the folder and position that its manifest gives."""
 
+import io
 import json
 from pathlib import Path
+
+from PIL import Image
+
+from maskedclip_composer.data.pixels import is_pixels, read_pixels
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Open a stored photograph, whether encoded or plain pixels; raises what PIL raises, or ValueError."""
+    return Image.fromarray(read_pixels(data)) if is_pixels(data) else Image.open(io.BytesIO(data))
 
 
 class Shards:

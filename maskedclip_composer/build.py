@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.costs.step_cost import step_flops
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.prompt_files import read_pack
@@ -37,6 +39,7 @@ from maskedclip_composer.models.text import TextEncoder, build_text_encoder, loa
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, Parts, reads_both_views
 from maskedclip_composer.optim import build_optimizer
+from maskedclip_composer.types import Batch
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
 DIST_TIMEOUT = 1800.0
@@ -70,6 +73,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        count_operations=partial(_count_operations, config),
         origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,
@@ -80,7 +84,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         model=model,
         train_dataloader=loader,
         optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
-        schedulers=_build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
+        schedulers=build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
         callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
         loggers=loggers,
@@ -98,6 +102,10 @@ def build_trainer(config: TrainConfig) -> Trainer:
         else None,
         **arguments,
     )
+
+
+def _count_operations(config: TrainConfig, batch: Batch) -> int:
+    return step_flops(config, build_model, batch=batch).total
 
 
 def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
@@ -175,13 +183,21 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
+    if config.parallelism == "fsdp" and config.compute.chunk_size is not None:
+        algorithms.append(KeepGathered())  # the last: Composer runs AFTER_* events in reverse order
     algorithms += [Progress(), ClampLogitScale()]
     if config.with_teacher:
         algorithms.append(EMATeacher(config.teacher or TeacherConfig()))
     return algorithms
 
 
-def _build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+def build_schedule(config: TrainConfig, steps_per_epoch: int) -> CosineAnnealingWithWarmupScheduler:
+    """Build the warm-up and cosine of the learning rates.
+
+    Raises:
+        UserError: The warm-up takes the whole training.
+    """
+
     def steps(time: str) -> int:
         parsed = Time.from_input(time)
         return parsed.value * (steps_per_epoch if parsed.unit == TimeUnit.EPOCH else 1)

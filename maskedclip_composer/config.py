@@ -9,6 +9,7 @@ from omegaconf import MISSING, OmegaConf
 from maskedclip_composer.callbacks.config import TrackingConfig
 from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.compute import ComputeConfig
+from maskedclip_composer.costs.config import EstimateConfig
 from maskedclip_composer.data.config import DataConfig
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
@@ -107,6 +108,8 @@ class TrainConfig:
         teacher: The momentum teacher of mfd and dinov2; null takes its defaults where an objective has one.
         mask_ratio: Share of patches that random masking removes.
         parallelism: ddp, or fsdp (FSDP2: parameters, gradients and optimiser state sharded over the ranks).
+        dry_run: Say what the run would cost, and train nothing (docs/costs.md).
+        estimate: What the dry run assumes.
         trainer: Arguments of composer.Trainer, for example max_duration: 200ep.
     """
 
@@ -125,6 +128,8 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    dry_run: bool = False
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
     trainer: dict[str, Any] = MISSING
 
     def __post_init__(self):

@@ -1,5 +1,7 @@
 """Gathering features over ranks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -8,6 +10,19 @@ import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from torch import Tensor
 
+_apart = False
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this rank compute as if there were no other, for what the others do not take part in."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
 
 def gather_with_gradient(features: Tensor) -> Tensor:
     """Concatenate [n, ...] of all ranks to [ranks * n, ...], with gradients to every rank's rows.
@@ -15,7 +30,7 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     The backward pass adds the gradients that all ranks computed for this rank's rows. When every rank computes the same
     loss of the gathered rows, DDP's average over ranks then is the gradient of a single process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return features
     gathered = torch.cat(dist_functional.all_gather(features.contiguous()))
     if gathered.requires_grad:
@@ -27,7 +42,7 @@ def gather_with_gradient(features: Tensor) -> Tensor:
 
 def gather(values: Tensor) -> Tensor:
     """Concatenate [n, ...] of all ranks to [ranks * n, ...], without gradients."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return values
     gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, values.contiguous())
@@ -42,7 +57,7 @@ def gather_table_with_gradient(table: Tensor, index: Tensor) -> tuple[Tensor, Te
     Returns:
         The table [ranks * longest, dim], and the indices into it, [ranks * n].
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return table, index
     longest = max_on_hosts(len(table))
     padded = F.pad(table, (0, 0, 0, longest - len(table)))
@@ -51,7 +66,7 @@ def gather_table_with_gradient(table: Tensor, index: Tensor) -> tuple[Tensor, Te
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Add up a tensor of equal shape over ranks, without gradients."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return values
     total = values.detach().clone()
     dist.all_reduce(total)
@@ -64,14 +79,14 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     A sum over a rank's items divided by the ranks' mean count becomes, under DDP's average over ranks, the mean over
     all ranks' items, however unevenly they are spread.
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if _is_alone():
         return values
     return sum_over_ranks(values) / dist.get_world_size()
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
     """Return the largest value that any rank has, element by element."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return value
     largest = value.detach().clone()
     dist.all_reduce(largest, op=dist.ReduceOp.MAX)
@@ -80,7 +95,7 @@ def max_over_ranks(value: Tensor) -> Tensor:
 
 def max_on_hosts(value: int) -> int:
     """Return the largest value that any rank has, without waiting for a device."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if _is_alone():
         return value
     assert dist.group.WORLD is not None
     largest = torch.tensor(value, device="cpu")
@@ -100,3 +115,7 @@ def _group_of_hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo")
     assert isinstance(group, dist.ProcessGroup)
     return group
+
+
+def _is_alone() -> bool:
+    return _apart or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1

@@ -14,6 +14,7 @@ from maskedclip_composer.errors import UserError
 # max_duration, which is there to train on.
 FREE = re.compile(
     r"output|run_name|checkpoint\..*|tracking\..*|image_encoder\.attention|parallelism|text_encoder\.name"
+    r"|dry_run|estimate\..*"
     r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"
     r"|data\.(num_workers|cache_limit|download_retry|download_timeout|(paired|unpaired)\.(remote|local))"
 )

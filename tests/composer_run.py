@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
@@ -73,7 +74,7 @@ def fit(
     if any(net.momentum_pairs()):
         algorithms.append(EMATeacher(TeacherConfig(momentum=momentum)))
     if fsdp:
-        algorithms.append(MeanOverRanks())
+        algorithms += [MeanOverRanks(), *([KeepGathered()] if net.chunk_size else [])]
     trainer = Trainer(
         model=MaskedCLIP(net),
         train_dataloader=DataSpec(

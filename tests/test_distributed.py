@@ -180,6 +180,12 @@ def test_fsdp2_trains_as_ddp(results, recipe, depth):
     assert_runs_agree(fsdp, ddp)
 
 
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("way", two_ranks.WAYS)
+def test_every_way_to_compute_a_step_trains_alike_on_two_ranks(results, way, fsdp):
+    assert_runs_agree(results[way, fsdp], results["maskedclip", 1, False])
+
+
 def test_under_fsdp2_the_teacher_is_the_average_of_the_student(results):
     steps = results["maskedclip", 1, True]["parameters"]
     assert len(steps) == two_ranks.STEPS + 1

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import BertTokenizerFast
 
-from maskedclip_composer.compute import ComputeConfig
+from maskedclip_composer.compute import ActivationConfig, ComputeConfig
 from maskedclip_composer.distributed import (
     _group_of_hosts,
     gather,
@@ -24,7 +24,9 @@ from maskedclip_composer.distributed import (
 )
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
 from maskedclip_composer.losses.distinct_texts import distinct_text_clip_loss
+from maskedclip_composer.models.compiled import compile_blocks
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
+from maskedclip_composer.models.recompute import set_activation
 from maskedclip_composer.objectives.att_mim import AttMimConfig
 from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
@@ -37,7 +39,22 @@ STEPS = 3
 DISTINCT_GRADIENTS = ("image", "text", "scale")
 STAGES: tuple[Literal["feature", "input"], ...] = ("feature", "input")  # of MMCLIP's mask
 # Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
+# Ways to compute the step of maskedclip, run under DDP and FSDP2 too.
+WAYS = {
+    "recomputed": ComputeConfig(activation=ActivationConfig(image="full", text="full", decoders="full")),
+    "in chunks": ComputeConfig(chunk_size=3, activation=ActivationConfig(image="full")),
+    "unpacked": ComputeConfig(packed=False, masked_only=False),
+    "compiled": ComputeConfig(compile="blocks"),
+}
 RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
+
+
+def net_computed(way: str) -> PretrainNet:
+    """Build maskedclip to be computed in one of `WAYS`; compiled graphs run without code generation, in seconds."""
+    net = tiny.net("maskedclip", compute=WAYS[way])
+    set_activation(net, WAYS[way].activation)
+    compile_blocks(net, WAYS[way], torch.device("cpu"), backend="aot_eager_decomp_partition")
+    return net
 
 
 def mmclip_net(stage: Literal["feature", "input"], folder: Path) -> PretrainNet:
@@ -180,6 +197,16 @@ def main(folder: Path) -> None:
                 "parameters": record.parameters,
                 "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
                 "units": sharded_units(trainer.state.model),
+            }
+            trainer.close()
+    for way in WAYS:
+        for fsdp in (False, True):
+            shares = [tiny.share(batch, rank, ranks) for batch in batches()]
+            trainer, record, metrics = fit(net_computed(way), shares, fsdp=fsdp)
+            results[way, fsdp] = {
+                "losses": [averaged(step) for step in record.losses],
+                "parameters": record.parameters,
+                "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
             }
             trainer.close()
     if rank == 0:

@@ -35,12 +35,14 @@ class EMATeacher(Algorithm):
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Update the teacher in place."""
-        pairs = list(unwrap(state.model).net.momentum_pairs())
+        net = unwrap(state.model).net
+        pairs = list(net.momentum_pairs())
         if not pairs:
             raise RuntimeError("EMATeacher needs a network that was built with a teacher")
         momentum = self.config.at(progress(state))
-        for teacher, student in pairs:
-            update_teacher(teacher, student, momentum)
+        with net.timed("teacher_update"):
+            for teacher, student in pairs:
+                update_teacher(teacher, student, momentum)
 
 
 @torch.no_grad()

@@ -17,9 +17,11 @@ from maskedclip_composer.callbacks.pictures import Pictures
 from maskedclip_composer.callbacks.quiet import quiet_known_warnings
 from maskedclip_composer.callbacks.run_record import RunRecord
 from maskedclip_composer.callbacks.seeding import StepSeeding
+from maskedclip_composer.callbacks.step_times import StepTimes
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.export.origin import Origin
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
+from maskedclip_composer.types import Batch
 
 SPEED_WINDOW = 10  # steps; SpeedMonitor logs no throughput before the window is full
 
@@ -34,6 +36,7 @@ def tracking_callbacks(
     manifest: dict[str, Any],
     documents: Callable[[Path], list[Path]],
     seed: int,
+    count_operations: Callable[[Batch], int] | None = None,
     origin: Origin | None = None,
     image_mean: tuple[float, ...] = IMAGE_MEAN,
     image_std: tuple[float, ...] = IMAGE_STD,
@@ -49,6 +52,7 @@ def tracking_callbacks(
         manifest: What the data are, as JSON.
         documents: Collects what the data say of themselves, see `RunRecord`.
         seed: The run's seed.
+        count_operations: Counts a step's useful operations from one rank's batch, see `StepTimes`.
         origin: Which weights the image encoder started from, if any.
         image_mean: What the model normalises images with, per channel in units of 0 to 1; pictures undo it.
         image_std: Likewise.
@@ -60,6 +64,7 @@ def tracking_callbacks(
     metrics_file = MetricsFile(run_folder / "metrics.jsonl")
     tracker = _build_tracker(config, run_name, run_folder, output, metrics_file.path) if config.mlflow else None
     callbacks = [
+        StepTimes(config.diagnostics_interval, count_operations),  # first, see there
         StepSeeding(seed),
         RunRecord(
             run_folder=run_folder,

@@ -48,7 +48,8 @@ class TrackingConfig(MlflowConfig):
         picture_interval: Draw a picture every so many epochs or steps, such as 1ep or 500ba, and at the end; null or
             "" draws none.
         num_pictures: Images per picture.
-        diagnostics_interval: Steps between two records of `diagnostics/*`.
+        diagnostics_interval: Steps between two records of `diagnostics/*`, and between two of a step's times
+            (docs/costs.md).
     """
 
     picture_interval: str | None = "1ep"

@@ -55,6 +55,8 @@ class DataConfig:
     image_size: int = 224  # pixels
     min_crop: float = 0.2  # smallest area of a random crop, as a share of the image
     flip: float = 0.5  # probability of a left-right flip
+    # exact: every pixel, as PIL has them; scaled: JPEGs only as large as the crop needs, cheaper where they are large.
+    decode: Literal["exact", "scaled"] = "exact"
     # category: pairs whose drawn texts have the same category are positives; unique: every image only of itself.
     label: Literal["category", "unique"] = "category"
     prompts: PromptConfig = field(default_factory=PromptConfig)
@@ -92,6 +94,11 @@ class DataConfig:
                 f"data.crops.local_size = {self.crops.local_size}: is larger than the global views; "
                 f"set it to data.image_size = {self.image_size} or less"
             )
+        if self.crops is not None and self.decode == "scaled":
+            raise UserError(
+                "data.decode = scaled: goes by the size of one crop, and data.crops cuts several of each photograph; "
+                "set data.decode=exact or remove data.crops"
+            )
         if not self.streams():
             raise UserError("data: no stream is given; set data.paired, data.unpaired or both")
         for name, stream in self.streams().items():
@@ -124,6 +131,7 @@ def _check_numbers(config: DataConfig) -> None:
         ("min_crop", 0 < config.min_crop <= 1, "above 0 and at most 1, a share of the image's area"),
         ("flip", 0 <= config.flip <= 1, "a probability, 0 to 1"),
         ("label", config.label in ("category", "unique"), "category or unique"),
+        ("decode", config.decode in ("exact", "scaled"), "exact or scaled"),
         ("max_tokens", config.max_tokens >= 3, "at least 3: a start, one word piece and an end"),
         ("num_workers", config.num_workers >= 0, "0 (load in the training process) or more"),
         ("shuffle_block_size", config.shuffle_block_size > 0, "a positive number of samples"),

@@ -3,10 +3,9 @@
 Leans on names of mosaicml-streaming 0.13.0 (`_get_work`, `_resume`, `_event`, `_ShardState`, `batching_methods`).
 """
 
-import multiprocessing
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import c_bool, c_char
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +16,9 @@ from streaming.base.dataset import _Iterator, _ShardState
 from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 
+from maskedclip_composer.data.ahead import advance, prepare_each_shard
 from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.shared_failure import SharedFailure
 from maskedclip_composer.data.shared_names import naming_alone
 from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.errors import UserError
@@ -26,37 +27,6 @@ from maskedclip_composer.errors import UserError
 Transform = Callable[[dict[str, Any], str, int, np.random.Generator], Any]
 
 METHOD = "device_stratified"
-
-
-class SharedFailure:
-    """The first failure in any loader process of this rank, in place of the `threading.Event` that Streaming polls.
-
-    A process that waits for a shard which another one failed to fetch would wait for ever, and the loader takes batches
-    in order, so it is the waiting process that has to raise, with the other's cause.
-    """
-
-    def __init__(self) -> None:
-        self._flag = multiprocessing.RawValue(c_bool, False)
-        self._message = multiprocessing.RawArray(c_char, 4096)
-
-    def is_set(self) -> bool:
-        """Whether any process has failed."""
-        return self._flag.value
-
-    def set(self) -> None:
-        """Tell every process to stop."""
-        self._flag.value = True
-
-    def record(self, error: BaseException) -> None:
-        """Keep the first cause and tell every process to stop."""
-        if not self._flag.value:
-            self._message.value = str(error).encode()[:4095]
-        self.set()
-
-    def error(self) -> UserError:
-        """Return the first cause as the exception to raise."""
-        cause = self._message.value.decode(errors="replace")
-        return UserError(cause or "data: reading stopped before the epoch's end; see the traceback above")
 
 
 class JointDataset(StreamingDataset):
@@ -87,12 +57,13 @@ class JointDataset(StreamingDataset):
         except ValueError as error:
             raise _streaming_error(error, data) from error
         self.batching_method = METHOD  # the constructor accepts only Streaming's own names
+        self._bounds: list[int] = self.spanner.shard_bounds.tolist()
         self._transform = transform
         # `on_exception`, the threads and `get_item` of Streaming use only `set` and `is_set`.
         self._failure = SharedFailure()
         self._event = cast(Any, self._failure)
         self._epoch = self._first_step = 0
-        self._ids = np.empty(0, np.int64)
+        self._ids = self._stream_ids = np.empty(0, np.int64)
 
     def __iter__(self) -> Iterator[Any]:
         """Yield this loader process's share of the epoch.
@@ -125,14 +96,13 @@ class JointDataset(StreamingDataset):
         local_batch = position // (self.global_batch // world.num_ranks)
         step = self._first_step + local_batch * world.workers_per_rank + world.worker_of_rank
         return (
-            self._stream_of(sample_id).name,
+            self._stream(position).name,
             sample_id,
-            np.random.default_rng([self.shuffle_seed, self._epoch, step, sample_id]),
+            _generator(self.shuffle_seed, self._epoch, step, sample_id),
         )
 
-    def _stream_of(self, sample_id: int) -> GuardedStream:
-        stream_id = int(np.searchsorted(self.sample_offset_per_stream, sample_id, side="right")) - 1
-        stream = self.streams[stream_id]
+    def _stream(self, position: int) -> GuardedStream:
+        stream = self.streams[self._stream_ids[position]]
         assert isinstance(stream, GuardedStream)
         return stream
 
@@ -143,7 +113,7 @@ class JointDataset(StreamingDataset):
             return UserError(f"data: the epoch's order could not be made ({type(error).__name__}: {error})")
         sample_id = int(self._ids[position])
         shard = self.shards[self.spanner[sample_id][0]].file_pairs[0][0].basename
-        stream = self._stream_of(sample_id)
+        stream = self._stream(position)
         return UserError(
             f"{stream.key}: sample {sample_id} in shard {shard} of {stream.folder} cannot be read "
             f"({type(error).__name__}: {error}); copy the shard again from its source or prepare the set again"
@@ -152,7 +122,18 @@ class JointDataset(StreamingDataset):
     def _get_work(self, epoch: int, sample_in_epoch: int) -> np.ndarray:
         self._epoch, self._first_step = epoch, sample_in_epoch // self.global_batch
         self._ids = super()._get_work(epoch, sample_in_epoch)
+        self._stream_ids = np.searchsorted(self.sample_offset_per_stream, self._ids, side="right") - 1
         return self._ids
+
+    def get_item(self, sample_id: int, retry: int = 7) -> Any:
+        """Return a record; where the cache has no limit, without noting when its shard was last used."""
+        if not self.cache_limit:
+            shard_id = bisect_right(self._bounds, sample_id) - 1
+            try:
+                return self.shards[shard_id].get_item(sample_id - self._bounds[shard_id])
+            except FileNotFoundError:  # Streaming fetches it
+                pass
+        return super().get_item(sample_id, retry)
 
     def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
         """Make a shard available; on failure free whoever waits for it."""
@@ -173,7 +154,11 @@ class JointDataset(StreamingDataset):
 
     def _prepare_thread(self, it: _Iterator) -> None:
         try:
-            super()._prepare_thread(it)
+            if self.cache_limit:
+                super()._prepare_thread(it)
+            else:
+                prepare_each_shard(self, it, self._failure.is_set)
+                it.on_exit()
         except Exception:
             it.on_exit()  # or the end of the iteration waits for a thread that is gone
             raise
@@ -184,6 +169,8 @@ class JointDataset(StreamingDataset):
         Streaming 0.13.0 waits for ever where a limited cache evicts the shard between its arrival and this look at it.
         """
         try:
+            if not self.cache_limit:
+                advance(self, it, self._failure.is_set)
             while not (it.should_exit() or it.ready_index == it.total or self._failure.is_set()):
                 sample_id = it.sample_ids[it.ready_index]
                 if sample_id != -1:
@@ -278,6 +265,12 @@ def _stream_order(dataset: JointDataset, stream_id: int, epoch: int) -> np.ndarr
         for turn in range(-(-draws // shard_sizes.sum()))
     ]
     return dataset.sample_offset_per_stream[stream_id] + np.concatenate(passes)[:draws]
+
+
+def _generator(*key: int) -> np.random.Generator:
+    """Return `np.random.default_rng(key)`, in less time where every number has at most 32 bits, which is common."""
+    words = np.array(key, np.uint32) if max(key) < 1 << 32 else list(key)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def _streaming_error(error: ValueError, data: DataConfig) -> UserError:

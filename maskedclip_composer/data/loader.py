@@ -15,6 +15,7 @@ from maskedclip_composer.data.crops import Crops, draw_crops
 from maskedclip_composer.data.entities import build_tagger, describe_tagger
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.prompt_files import read_pack
+from maskedclip_composer.data.scaled import scaled_view
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.data.text import DrawnText, TextSampler, collate_texts
 from maskedclip_composer.data.tokenisation import Tokenisation
@@ -56,18 +57,24 @@ class SampleTransform:
         """
         name = f"data.{stream} sample {sample_id} ({record['dataset']}: {record['source']})"
         config = self._config
-        photograph = decode(record["image"], name=name)
-        image = random_view(photograph, config.image_size, min_crop=config.min_crop, flip=config.flip, rng=rng)
+        size, min_crop, flip = config.image_size, config.min_crop, config.flip
+        photograph = None
+        if config.decode == "scaled":
+            image = scaled_view(record["image"], size, min_crop=min_crop, flip=flip, rng=rng, name=name)
+        else:
+            photograph = decode(record["image"], name=name)
+            image = random_view(photograph, size, min_crop=min_crop, flip=flip, rng=rng)
         noise = torch.from_numpy(rng.random(self._grid[0] * self._grid[1], dtype=np.float32))
         text = self._sampler(record, sample_id, rng, name=name) if self._sampler and stream == "paired" else None
         crops = None
         if config.crops is not None:
+            assert photograph is not None  # DataConfig refuses crops of scaled photographs
             image, crops = draw_crops(
                 photograph,
                 image,
                 config.crops,
-                min_crop=config.min_crop,
-                flip=config.flip,
+                min_crop=min_crop,
+                flip=flip,
                 grid=self._grid,
                 rng=rng.spawn(1)[0],  # of their own: what is drawn for texts changes no crop
             )

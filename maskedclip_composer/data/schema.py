@@ -2,7 +2,7 @@
 
 A paired record carries texts and their labels, a labelled record one class, a multilabel record every label that is
 true of it, an unpaired record none of these. The photograph is stored as its own encoded bytes: Streaming's `jpeg`
-encoding would compress it again at quality 75.
+encoding would compress it again at quality 75; or as plain pixels in NumPy's .npy format (`pixels.py`).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ sentence: Whole sentences, or any text that is to be read as it is written.
 """
 
 IMAGE_COLUMNS = {
-    "image": "bytes",  # encoded JPEG or PNG, as prepared
+    "image": "bytes",  # encoded JPEG or PNG, or plain pixels, as prepared
     "width": "int32",
     "height": "int32",
     "dataset": "str",
@@ -44,6 +44,9 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     # labels: list of str, each once; empty where none is true, which a set with a class "normal" does not have.
     "multilabel": IMAGE_COLUMNS | {"labels": "json"},
 }
+
+TRAINING_COLUMNS = frozenset({"image", "dataset", "source", "texts", "labels", "text_kinds"})
+"""What training reads of a record; the others are for people, evaluation and checks."""
 
 
 def label_id(category: str) -> int:

@@ -18,6 +18,7 @@ from streaming.base.world import World
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.index import INDEX, Index, check_batch_size, check_columns, check_files, read_index
+from maskedclip_composer.data.reading import QuickReader
 from maskedclip_composer.errors import UserError
 
 
@@ -46,6 +47,10 @@ class GuardedStream(Stream):
         self._attempts = 1 + data.download_retry if remote else 1
         self.index: Index = self._open_index()
         self.validate_hash = self.index.hash_name
+
+    def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
+        """Return the shards' readers, which give the columns that training uses."""
+        return [QuickReader.of(reader) for reader in super().get_shards(world, allow_unsafe_types)]
 
     def prepare_shard(self, shard: Reader) -> int:
         """Fetch, verify and unpack a shard; return the change of the cache's size in bytes."""

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from maskedclip_composer.data.pixels import is_pixels, read_pixels
 from maskedclip_composer.errors import UserError
 
 _JPEG_START = b"\xff\xd8\xff"
@@ -22,24 +23,37 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
     """Decode an encoded photograph to RGB, bit by bit as PIL does, JPEG at about half of PIL's cost.
 
     Args:
-        data: A JPEG, PNG or any other file that PIL opens with 8 bits per channel.
+        data: A JPEG, PNG or any other file that PIL opens with 8 bits per channel, or plain pixels (`pixels.py`), which
+            are returned without a copy and so are read-only.
         name: What the error message calls the image.
 
     Raises:
         UserError: The bytes are no such image, or are cut short.
     """
     try:
-        if data.startswith(_JPEG_START):
+        if is_jpeg(data):
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        if is_pixels(data):
+            return read_pixels(data)
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
             return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{name}: cannot be decoded ({error}); open the original in a viewer, remove or replace it, "
-            "and prepare the set again"
-        ) from error
+        raise unreadable(name, error) from error
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Tell whether `data` begins as a JPEG does."""
+    return data.startswith(_JPEG_START)
+
+
+def unreadable(name: str, error: Exception) -> UserError:
+    """Return the error to raise about a photograph that cannot be decoded."""
+    return UserError(
+        f"{name}: cannot be decoded ({error}); open the original in a viewer, remove or replace it, "
+        "and prepare the set again"
+    )
 
 
 def crop_box(
@@ -69,7 +83,9 @@ def resize(image: UInt8[np.ndarray, "height width 3"], height: int, width: int) 
     Equal to PIL's BICUBIC within one grey level, but for about one pixel in 100,000 of strong contrast that differs by
     two: both round after each of the two passes, torch with 16-bit weights.
     """
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    if not image.flags.writeable or min(image.strides) < 0:  # torch takes neither without a word
+        image = image.copy()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)[0]
 
 
@@ -83,7 +99,20 @@ def random_view(
     max_crop: float = 1.0,
 ) -> UInt8[Tensor, "3 size size"]:
     """Cut a crop of `min_crop` to `max_crop` of the area, resize it to `size`, and mirror it with chance `flip`."""
-    top, left, height, width = crop_box(image.shape[0], image.shape[1], min_crop, rng, max_area=max_crop)
+    box = crop_box(image.shape[0], image.shape[1], min_crop, rng, max_area=max_crop)
+    return cut(image, box, size, flip=flip, rng=rng)
+
+
+def cut(
+    image: UInt8[np.ndarray, "height width 3"],
+    box: tuple[int, int, int, int],
+    size: int,
+    *,
+    flip: float,
+    rng: np.random.Generator,
+) -> UInt8[Tensor, "3 size size"]:
+    """Cut `box` (top, left, height, width) out, resize it to `size`, and mirror it with chance `flip`."""
+    top, left, height, width = box
     view = resize(image[top : top + height, left : left + width], size, size)
     # Mirrored when small: a reversed NumPy view of the crop would be copied pixel by pixel.
     return (view.flip(-1) if rng.random() < flip else view).contiguous()

@@ -11,11 +11,11 @@ import pytest
 import torch
 from budget import useful_flops
 from contestants import Task
-from counts import count_flops
 from ladder_table import Row, goals, table
 from rungs import Rung, all_rungs
 from sizes import PLAIN, SIZES
 
+from maskedclip_composer.costs.counts import count_flops
 from tests.benchmarks.test_benchmarks import ROOT
 
 # Both are installed where tests run: make them impossible to import.

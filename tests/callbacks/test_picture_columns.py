@@ -98,7 +98,8 @@ def test_equal_scores_are_all_the_lowest(steps):
 def test_sentences_heat_the_visible_patches_of_pairs_alone(steps):
     step = steps["mlip"]
     column = columns(step)[-1]
-    heats, mask = step.outputs["shown"]["patch_sentence"], step.outputs["mim"]["mask"] > 0
+    heats, removed = step.outputs["shown"]["patch_sentence"], step.outputs["shown"]["mim_removed"]
+    mask = torch.zeros(len(removed), tiny.NUM_PATCHES, dtype=torch.bool).scatter(1, removed, True)
     assert [cell is None for cell in column.cells] == [row >= PAIRS for row in step.rows]
     for place, row in enumerate(step.rows[:3]):
         cell, heat = cell_of(column, place), heat_of(column, place)

@@ -55,6 +55,7 @@ def test_omegaconf_refuses_missing_batch_size_bad_literal_and_unknown_key(keys):
         ({"unpaired": STREAM, "entities": {}}, ["data.entities", "data.paired is not given"]),
         ({"unpaired": STREAM, "sentences": {}}, ["data.sentences", "data.paired is not given"]),
         ({"paired": STREAM, "sentences": {"max_sentences": 0}}, ["data.sentences.max_sentences = 0"]),
+        ({"paired": STREAM, "decode": "scaled", "crops": {}}, ["data.decode = scaled", "set data.decode=exact"]),
         ({"paired": STREAM, "num_workers": -1}, ["data.num_workers = -1"]),
         ({"paired": STREAM, "shuffle_block_size": 0}, ["data.shuffle_block_size = 0"]),
         ({"paired": STREAM, "download_retry": -1}, ["data.download_retry = -1"]),
@@ -80,9 +81,11 @@ def test_an_empty_key_switches_entities_and_sentences_on():
     assert config.sentences == SentenceConfig(max_sentences=16)
 
 
-def test_a_label_mode_given_in_python_is_checked_too():
+def test_a_mode_given_in_python_is_checked_too():
     with pytest.raises(UserError, match=r"data\.label = both"):
         DataConfig(paired=StreamConfig(**STREAM), label="both")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"data\.decode = fast: must be exact or scaled"):
+        DataConfig(paired=StreamConfig(**STREAM), decode="fast")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

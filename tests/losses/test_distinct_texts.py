@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.counts import saved_bytes
+from maskedclip_composer.costs.counts import saved_bytes
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
 from maskedclip_composer.losses.distinct_texts import count_rows, distinct_text_clip_loss
 

@@ -24,3 +24,12 @@ def test_debug_recipe(overrides: Callable[..., list[str]], tmp_path: Path, atten
     assert "precision" not in yaml.safe_load((run / "config.yaml").read_text())["trainer"]  # the default: amp_bf16
     for key in ("total", "mim", "lg_clip", "mfd"):
         assert all(map(math.isfinite, lines(run, f"loss/train/{key}")))
+
+
+def test_a_steps_times(overrides: Callable[..., list[str]], tmp_path: Path):
+    assert train.main([DEBUG, *overrides("tracking.diagnostics_interval=1")]) == 0
+    run = tmp_path / "runs" / "debug"
+    steps, backward = lines(run, "time/step"), lines(run, "time/backward")
+    assert len(steps) == 7  # all but the first
+    assert all(0 < part < step for part, step in zip(backward, steps, strict=True))
+    assert all(rate > 0 for rate in lines(run, "throughput/tflops"))
