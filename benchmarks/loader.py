@@ -32,7 +32,7 @@ LITDATA, WEBDATASET = "litdata, our transform", "webdataset, our transform"
 OURS, NORMALISED, STOCK = (
     "build_loader",
     "build_loader, normalised on the CPU",
-    "build_loader, predownload of Streaming",
+    "build_loader, threads of Streaming",
 )
 PIXELS, SMALL_PIXELS = "build_loader, stored pixels", "build_loader, stored pixels of half the size"
 LARGE, LARGE_PEER, SCALED = "build_loader, exact", PEER, "build_loader, scaled"
@@ -86,7 +86,8 @@ def variants(root: Path, files: Sequence[Path], size: int, batch: int) -> dict[K
     write_shards(files, root / "shards")
     write_pixels(files, root / "pixels", size)
     write_pixels(files, root / "small", size // 2)
-    write_webdataset(files, root / "webdataset")
+    if installed("webdataset"):
+        write_webdataset(files, root / "webdataset")
     if installed("litdata"):
         write_litdata(files, root / "litdata")
     built: dict[Key, Epoch] = {}
@@ -96,7 +97,8 @@ def variants(root: Path, files: Sequence[Path], size: int, batch: int) -> dict[K
         built[PEER, workers] = image_folder(files[0].parents[1], decoder="PIL", **options)
         if workers == 0:
             built[TORCHVISION, workers] = image_folder(files[0].parents[1], decoder="torchvision", **options)
-            built[WEBDATASET, workers] = webdataset(root / "webdataset", **options)
+            if installed("webdataset"):
+                built[WEBDATASET, workers] = webdataset(root / "webdataset", **options)
         built[OURS, workers] = mine()
         if workers == 0:
             built[NORMALISED, workers] = mine(normalise=True)

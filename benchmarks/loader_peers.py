@@ -64,7 +64,7 @@ class OurTransform:
         return self({"image": record["jpg"], "dataset": "phantom", "source": record["__key__"]})
 
 
-COLLATE = Collate(max_tokens=77, pad_id=0)
+COLLATE = Collate(max_tokens=77, pad_id=0, distinct_texts=True)
 
 
 def litdata(shards: Path, *, batch: int, workers: int, view: int) -> Epoch:

@@ -97,7 +97,7 @@ def _flops_table(cost: StepCost, plan: Plan) -> Table:
     for name, count in parts.items():
         table.add_row(name, f"{count / 1e12:,.3f}", f"{count / total:.1%}")
     table.add_row("useful operations", f"{total / 1e12:,.3f}", "")
-    table.caption = f"{total * plan.ranks * plan.steps / 1e15:,.0f} PFLOP in the whole run\n"
+    table.caption = f"{_number(total * plan.ranks * plan.steps / 1e15)} PFLOP in the whole run\n"
     table.caption_justify = "left"
     return table
 
@@ -139,6 +139,8 @@ def _device_table(config: TrainConfig, devices: dict[str, Device], estimates: di
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
+    if 0 < value < 0.01:
+        return "<0.01"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

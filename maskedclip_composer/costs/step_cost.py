@@ -13,7 +13,7 @@ from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.types import Batch
 
 # What the compiler keeps of a block under a budget, as a share of what the plain block keeps: by so much more than the
-# budget's share, and never more than the second. Counted of blocks with torch 2.7 (docs/costs.md); upper bounds.
+# budget's share, and never more than the second. Upper bounds of the counts in docs/costs.md, with some room.
 _SLACK, _MOST = 0.16, 0.71
 Build = Callable[[TrainConfig], MaskedCLIP]
 

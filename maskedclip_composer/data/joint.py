@@ -128,6 +128,7 @@ class JointDataset(StreamingDataset):
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Return a record; where the cache has no limit, without noting when its shard was last used."""
         if not self.cache_limit:
+            sample_id = int(sample_id)  # NumPy's integers are slow to compare and subtract
             shard_id = bisect_right(self._bounds, sample_id) - 1
             try:
                 return self.shards[shard_id].get_item(sample_id - self._bounds[shard_id])

@@ -101,8 +101,11 @@ def test_workers_measures_every_number_of_workers_of_a_config(tmp_path):
     settings = {
         "data": data,
         "image_encoder": {"name": "vit_tiny_patch16_224"},
+        "bridge": {"depth": 0},
         "objectives": {"mim": {}},
         "trainer": {"max_duration": "1ep"},
+        "run_name": "a",
+        "output": str(tmp_path),
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     (table,), printed = output("workers.py", "--seconds=0.2", "--target=1", str(tmp_path / "run.yaml"), "data.flip=0.0")
