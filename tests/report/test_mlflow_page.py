@@ -1,7 +1,9 @@
 """The suite as MLflow's own pages show it, in a browser."""
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -61,7 +63,8 @@ def server(tracked) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracked[1]["tracking_uri"]]
-    with subprocess.Popen(command, cwd=tracked[0].parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as own:
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=tracked[0].parent, stdout=silent, stderr=silent, start_new_session=True) as own:
         address = f"http://127.0.0.1:{port}"
         for _ in range(240):
             try:
@@ -71,7 +74,7 @@ def server(tracked) -> Iterator[str]:
                 assert own.poll() is None
                 time.sleep(0.5)
         yield address
-        own.terminate()
+        os.killpg(own.pid, signal.SIGTERM)  # the server's workers too, which would live on
 
 
 def look(address: str, folder: Path, *flags: str) -> str:
