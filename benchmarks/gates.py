@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedclip_composer.compute import ActivationConfig, ComputeConfig
 from maskedclip_composer.costs.counts import count_flops, saved_bytes
+from maskedclip_composer.models.compiled import compile_blocks
 from maskedclip_composer.models.views import Views
 
 OURS = ComputeConfig(compile="none")  # the CPU's compiler takes minutes; it changes none of these counts
@@ -114,6 +115,27 @@ def contrastive_growth(pairs: Sequence[int], texts: int = 16) -> Iterator[Gate]:
         yield Gate(name=f"contrastive bytes, exponent, {span}: {name}", value=exponent, limit=limit)
 
 
+def block_widths(activation: str) -> float:
+    """Return how many times its input's size a block of the bridge keeps for its backward pass."""
+    budgets = ActivationConfig(image=activation)
+    compute = replace(OURS, compile="none" if activation == "none" else "blocks", activation=budgets)
+    torch.manual_seed(0)
+    net = build_network(SIZES["tiny"], compute).net
+    # Divides the graph as the compiler does, but generates no code, which would take minutes.
+    compile_blocks(net, compute, torch.device("cpu"), backend="aot_eager_decomp_partition")
+    block = net.get_submodule("branch.bridge.blocks.0")
+    tokens = torch.randn(4, 64, net.branch.image_encoder.embed_dim, requires_grad=True)
+    block(tokens).sum().backward()
+    return saved_bytes(lambda: block(tokens), block.parameters()) / (tokens.numel() * tokens.element_size())
+
+
+def activation_budgets() -> Iterator[Gate]:
+    """Measure what a block keeps, eager and compiled with a budget."""
+    yield Gate(name="token widths that a block keeps: eager", value=block_widths("none"))
+    yield Gate(name="token widths that a block keeps: budget 0.9", value=block_widths("budget:0.9"), limit=10.1)
+    yield Gate(name="token widths that a block keeps: budget 0.3", value=block_widths("budget:0.3"))
+
+
 def variants() -> dict[str, ComputeConfig]:
     """Return each saving alone on top of the plain path, and all of them."""
     found = {name: replace(PLAIN, **{name: True}) for name in SWITCHES}
@@ -181,7 +203,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     task = Task(sizes=SIZES[args.sizes], pairs=args.pairs, texts=args.texts, max_tokens=77)
-    gates = [*compare_counts(task), *contrastive_growth([128, 512]), *equalities(4)]
+    gates = [*compare_counts(task), *activation_budgets(), *contrastive_growth([128, 512]), *equalities(4)]
     print(f"Gates: {args.sizes}, {args.pairs} + {args.pairs} images, {args.texts} texts, torch {torch.__version__}\n")
     print_table(["gate", "value", "limit", ""], [gate.row() for gate in gates])
     failed = [gate.name for gate in gates if not gate.holds]

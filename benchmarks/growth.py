@@ -120,7 +120,7 @@ def loader(by_samples: Sequence[tuple[int, int]], by_shards: Sequence[tuple[int,
     with tempfile.TemporaryDirectory() as name:
         found = measure_all(Path(name), [*by_samples, *by_shards])
     header = ["samples", "shards", "open s", *(f"first batch s, {share:.0%} done" for share in SHARES)]
-    print("Loader: seconds on the clock, least of 3 (open: once)\n")
+    print("Loader: CPU seconds, least of 3 (open: once)\n")
     print_table(header, [row(found[size]) for size in found])
     picture, both = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axes, sizes, what in zip(both, (by_samples, by_shards), ("samples", "shards"), strict=True):
@@ -129,9 +129,10 @@ def loader(by_samples: Sequence[tuple[int, int]], by_shards: Sequence[tuple[int,
         for number, share in enumerate(SHARES):
             y = [found[size].first_batch[number] for size in sizes]
             axes.plot(x, y, "o-", color=COLOURS[number], label=f"first batch, {share:.0%} of the epoch done")
-        axes.set(xscale="log", yscale="log", xlabel=what, ylabel="seconds")
+        axes.set(xscale="log", yscale="log", xlabel=what, ylabel="CPU seconds")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(loc="upper left", framealpha=0.9)
+        axes.set_ylim(top=10 * max(found[size].open for size in sizes))
     picture.suptitle("Start and resume: the steps done do not matter")
     if plots is not None:
         picture.savefig(plots / "loader.png", dpi=110)

@@ -1,4 +1,4 @@
-"""How long the loader takes to its first batch, against the size of the data set and the steps already done."""
+"""What the loader computes up to its first batch, against the size of the data set and the steps already done."""
 
 import io
 import json
@@ -23,7 +23,7 @@ SHARES = (0.0, 0.5, 0.99)  # of the epoch that is done when a run resumes
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Seconds of one data set: to open it, and to the first batch at each of SHARES."""
+    """CPU seconds of one data set: to open it, and to the first batch at each of SHARES."""
 
     samples: int
     shards: int
@@ -32,12 +32,12 @@ class Start:
 
 
 def measure(folder: Path, shards: int, per_shard: int, *, batch: int, rounds: int) -> Start:
-    """Open a set of `shards` shards and time the first batch; the least of `rounds`."""
+    """Open a set of `shards` shards and measure the first batch; the least of `rounds`."""
     write(folder, shards, per_shard)
-    begin = time.perf_counter()
+    begin = time.process_time()
     config = DataConfig(unpaired=StreamConfig(remote=str(folder), batch_size=batch), image_size=SIDE, num_workers=0)
     loader: Any = build_loader(config, tokenizer=None, grid=(1, 1), seed=0).dataloader
-    opened = time.perf_counter() - begin
+    opened = time.process_time() - begin
     dataset = loader.dataset
     first = []
     for share in SHARES:
@@ -46,9 +46,9 @@ def measure(folder: Path, shards: int, per_shard: int, *, batch: int, rounds: in
             done = int(share * dataset.steps) * dataset.global_batch
             state = {"epoch": dataset.next_epoch, "sample_in_epoch": done}
             dataset.load_state_dict(dataset.state_dict(0, True) | state)
-            begin = time.perf_counter()
+            begin = time.process_time()
             images = next(iter(loader))["unpaired"]["sample_id"]
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
             assert len(images) == batch
             assert dataset._first_step == done // dataset.global_batch
         first.append(min(times))

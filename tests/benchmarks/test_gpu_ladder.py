@@ -13,7 +13,7 @@ from budget import useful_flops
 from contestants import Task
 from ladder_table import Row, goals, table
 from rungs import Rung, all_rungs
-from sizes import PLAIN, SIZES
+from sizes import PLAIN, SIZES, typical_texts
 
 from maskedclip_composer.costs.counts import count_flops
 from tests.benchmarks.test_benchmarks import ROOT
@@ -97,3 +97,7 @@ def test_useful_operations_are_those_that_are_counted():
     counted = count_flops(task.ours(replace(PLAIN, distinct_texts=True)).gradients)
     # The plain path embeds the patches of paired images twice; projections are not counted as useful.
     assert 0.97 * counted < useful_flops(task.sizes, 4, 2) <= counted
+
+
+def test_a_batch_has_the_texts_of_the_papers_mix():
+    assert [typical_texts(pairs) for pairs in (1, 4, 90, 180)] == [1, 2, 13, 19]
