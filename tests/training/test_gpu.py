@@ -26,6 +26,46 @@ def test_debug_recipe(overrides: Callable[..., list[str]], tmp_path: Path, atten
         assert all(map(math.isfinite, lines(run, f"loss/train/{key}")))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["compute.compile=none"],
+        ["compute.compile=blocks"],
+        ["compute.compile=blocks", "compute.activation.image=budget:0.5", "compute.activation.decoders=budget:0.5"],
+        ["compute.activation={image: full, text: full, decoders: full}", "compute.chunk_size=3"],
+        ["compute.chunk_size=3", "parallelism=fsdp"],
+        ["image_encoder.attention=xformers_varlen"],
+    ],
+    ids=str,
+)
+def test_every_way_to_compute_a_step_gives_the_first_losses(
+    overrides: Callable[..., list[str]], tmp_path: Path, given: list[str]
+):
+    plain = [
+        "compute.compile=none",
+        "compute.packed=false",
+        "compute.masked_only=false",
+        "image_encoder.attention=sdpa",
+    ]
+    for name, keys in (("plain", plain), ("other", given)):
+        assert train.main([DEBUG, *overrides(*keys, f"run_name={name}", "trainer.max_duration=3ba")]) == 0
+    for key in ("total", "mim", "lg_clip", "mfd"):
+        losses = [lines(tmp_path / "runs" / name, f"loss/train/{key}") for name in ("plain", "other")]
+        assert losses[1] == pytest.approx(losses[0], rel=2e-2), key
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9), reason="the GPU has no 8-bit floats"
+)
+@pytest.mark.parametrize("fp8", ["teacher", "linears"])
+def test_8_bits_drift_little(overrides: Callable[..., list[str]], tmp_path: Path, fp8: str):
+    for name, value in (("exact", "none"), ("rounded", fp8)):
+        assert train.main([DEBUG, *overrides(f"compute.fp8={value}", f"run_name={name}")]) == 0
+    exact, rounded = (lines(tmp_path / "runs" / name, "loss/train/total") for name in ("exact", "rounded"))
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert rounded != exact
+
+
 def test_a_steps_times(overrides: Callable[..., list[str]], tmp_path: Path):
     assert train.main([DEBUG, *overrides("tracking.diagnostics_interval=1")]) == 0
     run = tmp_path / "runs" / "debug"
