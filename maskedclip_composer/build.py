@@ -186,7 +186,7 @@ def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
     if config.parallelism == "fsdp" and config.compute.chunk_size is not None:
-        algorithms.append(KeepGathered())  # the last: Composer runs AFTER_* events in reverse order
+        algorithms.append(KeepGathered())  # after MeanOverRanks: Composer runs AFTER_* events in reverse order
     algorithms += [Progress(), ClampLogitScale()]
     if config.with_teacher:
         algorithms.append(EMATeacher(config.teacher or TeacherConfig()))

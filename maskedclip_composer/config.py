@@ -180,6 +180,11 @@ class TrainConfig:
                 f"data.unpaired is given, but no objective uses images without texts (objectives: {names}).\n"
                 "Remove it (data.unpaired=null), or add `mim: {}` to the objectives."
             )
+        if self.compute.fp8 == "teacher" and not self.with_teacher:
+            raise UserError(
+                f"compute.fp8=teacher, but no objective has a teacher (objectives: {names}).\n"
+                "Use none or linears, or add `mfd: {}` to the objectives."
+            )
         if self.teacher is not None and not self.with_teacher:
             raise UserError(
                 f"teacher is given, but no objective has one (objectives: {names}).\n"

@@ -8,6 +8,7 @@ import yaml
 from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.config import TrainConfig, to_plain
+from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 
 # A resumed run may differ in these from the one that it continues: none of them changes what is computed, but for
@@ -38,6 +39,8 @@ def refuse_other_settings(config: TrainConfig) -> None:
     if before is None:
         return
     now = flatten(redact(to_plain(config)))
+    if now.keys() - before.keys():
+        before = _with_later_keys(config.run_folder) | before
     changed = [key for key in now if before.get(key) != now[key] and not FREE.fullmatch(key)]
     if changed:
         lines = "\n".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in changed)
@@ -45,3 +48,14 @@ def refuse_other_settings(config: TrainConfig) -> None:
             f"run_name={config.run_name} was started with other settings:\n{lines}\n"
             "Choose another run_name, or the settings of then."
         )
+
+
+def _with_later_keys(run_folder: Path) -> dict[str, str]:
+    """Return the record as today's code reads it: keys that it did not know then have their defaults.
+
+    A new key's default is what was done before there was the key.
+    """
+    try:
+        return flatten(redact(to_plain(load_config(TrainConfig, str(run_folder / "config.yaml"), []))))
+    except UserError:  # the record has a key that is gone, or what took the place of a password
+        return {}

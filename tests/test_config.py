@@ -31,7 +31,10 @@ def load(*overrides: str, path: str = PRETRAIN) -> TrainConfig:
         (["optimizer=3"], "Merge error"),
         (["seed"], "Override 'seed' is not of the form key=value"),
         (["objectives.mim.target_norm=pach"], "expected one of ['none', 'patch']"),
-        (["image_encoder.attention=flash"], "expected one of ['auto', 'xformers', 'sdpa', 'explicit']"),
+        (
+            ["image_encoder.attention=flash"],
+            "expected one of ['auto', 'xformers', 'xformers_varlen', 'sdpa', 'explicit']",
+        ),
         (["seed=-1"], "seed=-1 is negative"),
         (["trainer.load_path=x.pt"], "Use checkpoint.resume"),
         (["trainer.profiler=x"], "trainer.profiler is not available"),

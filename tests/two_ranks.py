@@ -38,7 +38,6 @@ from tests.objectives import mmclip
 STEPS = 3
 DISTINCT_GRADIENTS = ("image", "text", "scale")
 STAGES: tuple[Literal["feature", "input"], ...] = ("feature", "input")  # of MMCLIP's mask
-# Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
 # Ways to compute the step of maskedclip, run under DDP and FSDP2 too.
 WAYS = {
     "recomputed": ComputeConfig(activation=ActivationConfig(image="full", text="full", decoders="full")),
@@ -46,6 +45,7 @@ WAYS = {
     "unpacked": ComputeConfig(packed=False, masked_only=False),
     "compiled": ComputeConfig(compile="blocks"),
 }
+# Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
 RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
 
 

@@ -6,7 +6,7 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from maskedclip_composer.models.pretrain import MaskedCLIP
+from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.teacher import TeacherConfig
 
 
@@ -28,6 +28,7 @@ class EMATeacher(Algorithm):
 
     def __init__(self, config: TeacherConfig):
         self.config = config
+        self._net: PretrainNet | None = None
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def match(self, event: Event, state: State) -> bool:
@@ -37,8 +38,8 @@ class EMATeacher(Algorithm):
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Update the teacher in place."""
         net = unwrap(state.model).net
-        if not self._pairs:  # the same tensors in all steps: optimiser, checkpoints and FSDP2 write into them
-            self._pairs = [matching(teacher, student) for teacher, student in net.momentum_pairs()]
+        if self._net is not net:  # the same tensors in all steps: optimiser, checkpoints and FSDP2 write into them
+            self._net, self._pairs = net, [matching(*pair) for pair in net.momentum_pairs()]
         if not self._pairs:
             raise RuntimeError("EMATeacher needs a network that was built with a teacher")
         momentum = self.config.at(progress(state))
@@ -58,6 +59,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     torch._foreach_lerp_(teachers, students, 1 - momentum)
 
 
+@torch.no_grad()
 def matching(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Return the parameters of both in the same order, of sharded ones this rank's shard.
 

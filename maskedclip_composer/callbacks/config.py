@@ -61,7 +61,7 @@ class TrackingConfig(MlflowConfig):
         if self.picture_interval and not re.fullmatch(r"[1-9]\d*(ep|ba)", self.picture_interval):
             raise UserError(
                 f"tracking.picture_interval={self.picture_interval} is no interval.\n"
-                'Use epochs or steps such as 1ep or 500ba, or "" for no pictures.'
+                "Use epochs or steps such as 1ep or 500ba, or null for no pictures."
             )
         for key in ("num_pictures", "diagnostics_interval"):
             if getattr(self, key) < 1:

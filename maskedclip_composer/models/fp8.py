@@ -21,18 +21,17 @@ def use_fp8(net: PretrainNet, fp8: Literal["none", "teacher", "linears"], device
 
     Args:
         net: The network, before it is wrapped for several ranks.
-        fp8: teacher converts the teacher's layers, linears those of the student's image side and the decoders too.
+        fp8: teacher converts the teacher's layers, linears those of the student's image side and of mim's and mfd's
+            decoders too. Decoders with cross-attention stay as they are.
         device: Where it is going to run.
 
     Raises:
-        UserError: torchao is not installed, or the GPU has no 8-bit floats.
+        UserError: torchao is not installed, the GPU has no 8-bit floats, or no layer can be converted.
     """
     if fp8 == "none":
         return
     if importlib.util.find_spec("torchao") is None:
         raise UserError(f"compute.fp8={fp8} needs torchao.\nInstall the extra: pip install 'maskedclip-composer[fp8]'.")
-    if fp8 == "teacher" and net.teacher is None:
-        raise UserError("compute.fp8=teacher, but no objective has a teacher.\nUse none or linears, or add `mfd: {}`.")
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
         raise UserError(f"compute.fp8={fp8}: {name} has no 8-bit floats (Ada and Hopper have).\nSet compute.fp8=none.")
@@ -40,11 +39,17 @@ def use_fp8(net: PretrainNet, fp8: Literal["none", "teacher", "linears"], device
 
     # Rows of a batch are seldom a multiple of 16; torchao fills them up for the weights' gradients.
     config = Float8LinearConfig(emulate=device.type == "cpu", pad_inner_dim=True)
+    converted = 0
     towers = [net.teacher] if fp8 == "teacher" else [net.teacher, net.branch, net.objectives]
     for tower in towers:
         for block in tower.modules() if tower is not None else ():
             if isinstance(block, TokenBlock):
                 convert_to_float8_training(block, config=config, module_filter_fn=_has_whole_tiles)
+                converted += any(_has_whole_tiles(module, "") for module in block.modules())
+    if not converted:
+        raise UserError(
+            f"compute.fp8={fp8}: no linear layer has widths that are multiples of {_MULTIPLE}.\nSet compute.fp8=none."
+        )
 
 
 def _has_whole_tiles(module: nn.Module, name: str) -> bool:

@@ -15,11 +15,25 @@ def set_activation(net: PretrainNet, activation: ActivationConfig) -> None:
     The result is the same bit for bit on one device: the same operations run on the same numbers.
 
     Raises:
-        UserError: The text encoder has no checkpointing of its own.
+        UserError: A tower has no blocks, or the text encoder no checkpointing of its own.
     """
-    for modules, value in ((net.branch, activation.image), (net.objectives, activation.decoders)):
+    for key, modules, value in (
+        ("image", net.branch, activation.image),
+        ("decoders", net.objectives, activation.decoders),
+    ):
+        kinds = (TokenBlock, CrossDecoder) if value == "full" else (TokenBlock,)  # the latter alone are compiled
+        found = [module for module in modules.modules() if isinstance(module, kinds)]
+        if value != "none" and not found:
+            raise UserError(
+                f"compute.activation.{key}={value}: this recipe has nothing there that could be computed so.\n"
+                f"Remove compute.activation.{key}."
+            )
         recompute(modules, value == "full")
-    if net.text_encoder is not None and activation.text == "full":
+    if activation.text == "full":
+        if net.text_encoder is None:
+            raise UserError(
+                "compute.activation.text=full, but no objective reads texts.\nRemove compute.activation.text."
+            )
         encoder = net.text_encoder.encoder
         if not encoder.supports_gradient_checkpointing:
             raise UserError(

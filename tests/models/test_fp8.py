@@ -54,8 +54,8 @@ def test_the_losses_drift_little_and_fall_alike(fp8):
     assert rounded[:4].mean() - rounded[-4:].mean() > 0.9 * fallen
 
 
-def test_a_recipe_without_a_teacher_has_none_to_convert():
-    with pytest.raises(UserError, match=r"compute.fp8=teacher, but no objective has a teacher"):
+def test_a_recipe_without_a_layer_to_convert_is_refused():
+    with pytest.raises(UserError, match=r"compute.fp8=teacher: no linear layer"):
         use_fp8(tiny.net("mae"), "teacher", CPU)
 
 

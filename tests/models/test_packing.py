@@ -6,8 +6,10 @@ from torch import Tensor
 from xformers.ops.fmha.attn_bias import BlockDiagonalMask
 
 from maskedclip_composer.compute import ActivationConfig, ComputeConfig
+from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.attention import SelfAttention, block_diagonal, use_backend
 from maskedclip_composer.models.block import TokenBlock
+from maskedclip_composer.models.cross_decoder import CrossDecoder
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.models.recompute import set_activation
 from tests import tiny
@@ -57,7 +59,12 @@ def test_every_way_gives_the_losses_and_gradients_of_the_plain_one(compute, batc
 
 @pytest.mark.parametrize("recipe", [name for name in tiny.RECIPES if name != "maskedclip"])
 def test_every_recipe_in_chunks_and_recomputed(recipe, batch):
-    compute = ComputeConfig(chunk_size=3, activation=FULL)
+    net = tiny.net(recipe)
+    has_decoders = any(isinstance(module, TokenBlock | CrossDecoder) for module in net.objectives.modules())
+    activation = ActivationConfig(
+        image="full", text="full" if net.text_encoder else "none", decoders="full" if has_decoders else "none"
+    )
+    compute = ComputeConfig(chunk_size=3, activation=activation)
     losses, gradients, _ = step(compute, batch, recipe, torch.float32)
     plain_losses, plain_gradients, _ = step(PLAIN, batch, recipe, torch.float32)
     assert_same(losses, plain_losses, tolerance=1e-5)
@@ -133,3 +140,16 @@ def test_the_last_tokens_alone_are_those_of_the_whole_block(backend):
     use_backend(block, backend)
     tokens = torch.randn(2, 7, 24).double()
     torch.testing.assert_close(block(tokens, num_queries=3), block(tokens)[:, -3:], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "activation", "message"),
+    [
+        ("clip", ActivationConfig(decoders="full"), "compute.activation.decoders=full: this recipe has nothing there"),
+        ("mmclip", ActivationConfig(decoders="budget:0.5"), "compute.activation.decoders=budget:0.5: this recipe"),
+        ("mae", ActivationConfig(text="full"), "compute.activation.text=full, but no objective reads texts"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(recipe, activation, message):
+    with pytest.raises(UserError, match=message):
+        set_activation(tiny.net(recipe), activation)
