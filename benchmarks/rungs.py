@@ -82,15 +82,17 @@ def ours() -> Iterator[Rung]:
     yield rung("packed", "+ packed encoder pass", compute)
     compute = replace(compute, compile="blocks")
     yield rung("compiled", "+ compiled blocks", compute)
+    narrow = replace(compute, residual="autocast")
+    yield rung("residual", "+ bfloat16 between blocks", narrow)
     for key, attention in XFORMERS.items():
         yield rung(key, f"compiled, attention by {attention}", compute, attention=attention, cuda=True)
     budgets = ActivationConfig(image="budget:0.9", decoders="budget:0.9")
-    yield rung("budget", "compiled, activation budget 0.9", replace(compute, activation=budgets))
+    yield rung("budget", "the same, activation budget 0.9", replace(narrow, activation=budgets))
     recomputed = ActivationConfig(image="full", text="full", decoders="full")
     yield rung("full", "compiled, every block computed twice", replace(compute, activation=recomputed))
     for name in ("teacher", "linears"):
-        found = replace(compute, fp8=name)
-        yield rung(f"fp8-{name}", f"compiled, 8 bits: {name}", found, cuda=True, tolerance=EIGHT_BITS)
+        found = replace(narrow, fp8=name)
+        yield rung(f"fp8-{name}", f"bfloat16 between blocks, 8 bits: {name}", found, cuda=True, tolerance=EIGHT_BITS)
 
 
 def rung(

@@ -12,6 +12,7 @@ from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.branch import BridgeConfig, ImageBranch
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.recompute import set_activation
+from maskedclip_composer.models.residual import use_residual
 from maskedclip_composer.models.text import TextEncoder
 from maskedclip_composer.models.vit import ImageEncoderConfig, build_image_encoder
 from maskedclip_composer.objectives.base import Objective, Parts
@@ -125,6 +126,7 @@ def build_network(sizes: Sizes, compute: ComputeConfig, attention: AttentionBack
         chunk_size=compute.chunk_size,
     )
     set_activation(net, compute.activation)
+    use_residual(net, compute.residual)
     return MaskedCLIP(net)
 
 

@@ -34,6 +34,7 @@ from maskedclip_composer.models.fp8 import use_fp8
 from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.recompute import set_activation
+from maskedclip_composer.models.residual import use_residual
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder
@@ -147,6 +148,7 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
         chunk_size=config.compute.chunk_size,
     )
     set_activation(net, config.compute.activation)
+    use_residual(net, config.compute.residual)
     return MaskedCLIP(net)
 
 

@@ -43,7 +43,7 @@ class ActivationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How a step is computed. No key but `fp8` changes a loss or a gradient by more than rounding.
+    """How a step is computed. No key but `residual` and `fp8` changes a loss or a gradient by more than rounding.
 
     Attributes:
         packed: Encode the visible patches and the whole images of the student in one pass, where a recipe has both.
@@ -57,6 +57,8 @@ class ComputeConfig:
         activation: What is kept for the backward pass.
         chunk_size: Encode and decode so many images at a time and compute each chunk again in the backward pass; null
             takes the device batch as a whole. The contrastive loss still sees all pairs.
+        residual: autocast hands tokens from block to block in the type that autocast computes in; float32 is what
+            autocast does by itself. Fewer bytes, sums rounded to 16 bits; no effect with `trainer.precision=fp32`.
         fp8: teacher computes the teacher's linear layers in 8 bits, linears those of the student's image side too. This
             changes the result (docs/performance.md) and needs the extra `fp8`.
     """
@@ -69,6 +71,7 @@ class ComputeConfig:
     compile: Literal["auto", "blocks", "none"] = "auto"
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     chunk_size: int | None = None
+    residual: Literal["float32", "autocast"] = "float32"
     fp8: Literal["none", "teacher", "linears"] = "none"
 
     def __post_init__(self) -> None:

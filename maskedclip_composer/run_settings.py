@@ -15,6 +15,8 @@ from maskedclip_composer.errors import UserError
 FREE = re.compile(
     r"output|run_name|checkpoint\..*|tracking\..*|image_encoder\.attention|parallelism|text_encoder\.name"
     r"|dry_run|estimate\..*"
+    # Not fp8, which changes the result, nor fused_optimizer, which AdamW takes from the checkpoint.
+    r"|compute\.(packed|masked_only|distinct_texts|distinct_logits|compile|activation\..*|chunk_size)"
     r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"
     r"|data\.(num_workers|cache_limit|download_retry|download_timeout|(paired|unpaired)\.(remote|local))"
 )

@@ -1,9 +1,12 @@
 """Decoder of masked tokens: D_I predicts pixels with it, D_F the teacher's features."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from maskedclip_composer.models.masking import gather_tokens
+from maskedclip_composer.models.precision import in_autocast_dtype
 from maskedclip_composer.models.transformer import Transformer, initialise, sincos_positions
 
 
@@ -23,6 +26,7 @@ class Decoder(nn.Module):
     """
 
     positions: Tensor
+    residual: Literal["float32", "autocast"] = "float32"  # see `models/residual.py`
 
     def __init__(self, *, embed_dim: int, grid: tuple[int, int], dim: int, depth: int, num_heads: int, out_dim: int):
         super().__init__()
@@ -49,7 +53,7 @@ class Decoder(nn.Module):
         gaps = self.mask_token.to(tokens.dtype).expand(images, patches + 1 - tokens.shape[1], -1)
         restored = gather_tokens(torch.cat([tokens[:, 1:], gaps], dim=1), ids_restore)
         tokens = torch.cat([tokens[:, :1], restored], dim=1) + self.positions
-        return self.predict(self.transformer(tokens)[:, 1:])
+        return self.predict(self.transformer(self._begin(tokens))[:, 1:])
 
     def predict_removed(self, tokens: Tensor, ids_keep: Tensor, ids_removed: Tensor) -> Tensor:
         """Predict the removed patches alone: what `forward` gives at `ids_removed`.
@@ -69,4 +73,7 @@ class Decoder(nn.Module):
         of_visible = torch.cat([positions[:, :1], gather_tokens(positions[:, 1:], ids_keep)], dim=1)
         gaps = self.mask_token + gather_tokens(positions[:, 1:], ids_removed)
         tokens = torch.cat([self.embed(tokens) + of_visible, gaps], dim=1)
-        return self.predict(self.transformer(tokens, num_queries=ids_removed.shape[1]))
+        return self.predict(self.transformer(self._begin(tokens), num_queries=ids_removed.shape[1]))
+
+    def _begin(self, tokens: Tensor) -> Tensor:
+        return in_autocast_dtype(tokens) if self.residual == "autocast" else tokens

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -18,6 +18,7 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.attention import AttentionBackend, Packing, SelfAttention, use_backend
 from maskedclip_composer.models.block import TokenBlock, run_block
 from maskedclip_composer.models.masking import gather_tokens
+from maskedclip_composer.models.precision import in_autocast_dtype
 from maskedclip_composer.models.transformer import initialise, sincos_positions
 
 IMAGE_MEAN = IMAGENET_DEFAULT_MEAN
@@ -70,7 +71,10 @@ class ImageEncoder(nn.Module):
 
     `vit` keeps timm's parameter names, so its state dict loads strictly into `timm.create_model(name, num_classes=0)`.
     Images are normalised by `image_mean` and `image_std` (per channel, for values of 0 to 1) before they enter.
+    `residual` as in `models/residual.py`.
     """
+
+    residual: Literal["float32", "autocast"] = "float32"
 
     def __init__(
         self,
@@ -144,7 +148,8 @@ class ImageEncoder(nn.Module):
         assert vit.pos_embed is not None
         assert vit.cls_token is not None
         class_token = (vit.cls_token + vit.pos_embed[:, :1]).expand(patches.shape[0], -1, -1)
-        return vit.norm_pre(torch.cat([class_token.to(patches.dtype), patches], dim=1))
+        tokens = vit.norm_pre(torch.cat([class_token.to(patches.dtype), patches], dim=1))
+        return in_autocast_dtype(tokens) if self.residual == "autocast" else tokens
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the patches' embeddings [images, patches, embed_dim] and positions [1, patches, embed_dim]."""

@@ -55,10 +55,23 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(
 
 def test_other_settings_are_refused(stopped: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]):
     arguments, _ = stopped
-    message = refusal(capsys, *arguments, "optimizer.lr=0.5", "bridge.depth=2")
+    changed = ["optimizer.lr=0.5", "bridge.depth=2", "compute.fp8=linears", "compute.fused_optimizer=false"]
+    message = refusal(capsys, *arguments, *changed, "compute.packed=false")
     assert "run_name=debug was started with other settings" in message
     assert "optimizer.lr: null then, 0.5 now" in message
     assert "bridge.depth: 1 then, 2 now" in message
+    assert "compute.fp8: none then, linears now" in message
+    assert "compute.fused_optimizer: true then, false now" in message
+    assert "packed" not in message
+
+
+def test_a_run_may_go_on_computed_in_another_way(stopped: tuple[list[str], Path], tmp_path: Path):
+    arguments, folder = stopped
+    assert (
+        train.main([*arguments, "compute.packed=false", "compute.chunk_size=3", "compute.activation.image=full"]) == 0
+    )
+    assert os.readlink(folder / "latest-rank0.pt") == "ep1-ba5-rank0.pt"
+    assert len(lines(tmp_path / "runs" / "debug", "loss/train/total")) == 5
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(

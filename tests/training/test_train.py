@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 import train
+from maskedclip_composer.algorithms.ema_teacher import unwrap
 from maskedclip_composer.build import build_trainer
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.export.encoder import load_encoder
+from maskedclip_composer.models.block import TokenBlock
 from tests.training.conftest import DEBUG
 
 Overrides = Callable[..., list[str]]
@@ -54,11 +56,13 @@ def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(ove
 
 
 def test_the_plain_step_trains_alike(overrides: Overrides, tmp_path: Path):
-    """Texts once a pair, all pairs compared with each other, parameters updated one by one."""
+    """Without any saving, and in chunks whose activations are computed again."""
     found = []
     for run_name, switch in (("fast", "true"), ("plain", "false")):
-        keys = ("distinct_texts", "distinct_logits", "fused_optimizer")
+        keys = ("packed", "masked_only", "distinct_texts", "distinct_logits", "fused_optimizer")
+        memory = ["compute.chunk_size=3", "compute.activation={image: full, text: full, decoders: full}"]
         arguments = overrides(f"run_name={run_name}", *(f"compute.{key}={switch}" for key in keys))
+        arguments += memory if run_name == "fast" else []
         trainer = build_trainer(load_config(TrainConfig, DEBUG, arguments))
         (optimizer,) = trainer.state.optimizers
         assert {group["fused"] for group in optimizer.param_groups} == {run_name == "fast"}
@@ -66,6 +70,10 @@ def test_the_plain_step_trains_alike(overrides: Overrides, tmp_path: Path):
         texts = trainer.state.batch["paired"]["text_index"]
         assert (texts.tolist() == list(range(len(texts)))) == (run_name == "plain")
         assert ("all_labels" in trainer.state.outputs["lg_clip"]) == (run_name == "fast")
+        net = unwrap(trainer.state.model).net
+        assert (net.packed, net.chunk_size) == ((True, 3) if run_name == "fast" else (False, None))
+        blocks = {module.recomputed for module in net.branch.modules() if isinstance(module, TokenBlock)}
+        assert blocks == {run_name == "fast"}
         trainer.close()
         run = tmp_path / "runs" / run_name
         names = ("loss/train/total", "loss/train/lg_clip", "diagnostics/gradient_norm")
