@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from peer_step import Level, Peer, PeerSizes, default_adamw
 from sizes import MASK_RATIO, Sizes, build_network, make_batch, text_settings
@@ -135,8 +136,9 @@ def check_losses(steps: Mapping[str, Step], tolerance: float) -> float:
     """Return the largest relative difference of any loss from the first step's; refuse one above `tolerance`."""
     values = {name: step.loss_values() for name, step in steps.items()}
     reference = next(iter(values.values()))
-    worst = max(abs(found[key] / reference[key] - 1) for found in values.values() for key in reference)
-    if not worst <= tolerance:  # also refuses nan
+    differences = [abs(found[key] / reference[key] - 1) for found in values.values() for key in reference]
+    worst = float(np.max(differences))  # nan if there is one, which Python's max may pass over
+    if not worst <= tolerance:
         raise AssertionError(f"losses differ by {worst:.1e}, more than {tolerance:.0e}: {values}")
     return worst
 

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import without_composer  # noqa: F401  # before anything that imports Composer
 from budget import useful_flops
@@ -123,8 +124,8 @@ def compare(row: Row, first: Row, tolerance: float) -> Row:
     assert row.losses is not None
     assert first.losses is not None
     # The distillation loss starts near 0, where a quotient says nothing: below a tenth the difference itself counts.
-    worst = max(abs(row.losses[key] - value) / max(abs(value), 0.1) for key, value in first.losses.items())
-    # written this way round, nan fails as well
+    differences = [abs(row.losses[key] - value) / max(abs(value), 0.1) for key, value in first.losses.items()]
+    worst = float(np.max(differences))  # nan if there is one, which Python's max may pass over
     return replace(row, difference=worst, error=None if worst <= tolerance else f"MORE THAN {tolerance}")
 
 

@@ -40,12 +40,25 @@ def write_pixels(files: Sequence[Path], folder: Path, size: int) -> None:
     _write(((file.name, prepare(str(file), Recipe(size=size, crop=False, encoding="raw"))) for file in files), folder)
 
 
-def _write(photographs: Iterable[tuple[str, Photograph | str]], folder: Path) -> None:
+def write_pairs(files: Sequence[Path], categories: Sequence[str], folder: Path) -> None:
+    """Put the files as they are into the shards of a paired stream; each has the next of `categories` for its text."""
+    texts = [{"texts": [name], "labels": [name], "text_kinds": ["category"]} for name in categories]
+    photographs = ((file.name, prepare(str(file), Recipe(size=0, crop=False))) for file in files)
+    _write(photographs, folder, [texts[number % len(texts)] for number in range(len(files))])
+
+
+def _write(
+    photographs: Iterable[tuple[str, Photograph | str]],
+    folder: Path,
+    texts: Sequence[dict[str, list[str]]] | None = None,
+) -> None:
+    kind = "unpaired" if texts is None else "paired"
     empty = {"dataset": "phantom", "patient": "", "eye": "", "split": "train", "crop": {"status": "none", "box": None}}
-    with MDSWriter(out=str(folder), columns=COLUMNS["unpaired"], hashes=["xxh64"]) as writer:
-        for name, found in photographs:
+    with MDSWriter(out=str(folder), columns=COLUMNS[kind], hashes=["xxh64"]) as writer:
+        for number, (name, found) in enumerate(photographs):
             assert isinstance(found, Photograph), found
             size = {"width": found.width, "height": found.height}
+            size |= texts[number] if texts is not None else {}
             writer.write(empty | size | {"image": found.data, "source": name, "sha256": found.sha256})
 
 

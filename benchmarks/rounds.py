@@ -1,4 +1,4 @@
-"""Paired, interleaved rounds: what both benchmarks measure with, and how they print it."""
+"""Paired, interleaved rounds: what the benchmarks measure with, and how they print it."""
 
 import os
 import resource
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import psutil
 import torch
 
 Name = TypeVar("Name")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,46 @@ class Cost:
 def interleave(
     variants: Mapping[Name, Callable[[], object]], *, rounds: int, warmup: int = 1
 ) -> dict[Name, list[Cost]]:
-    """Run every variant once in each round, each time starting with another one; return their costs by name.
+    """Run every variant once in each round as `take_turns` does; return their costs by name."""
+    timed = {name: partial(cost_of, variant) for name, variant in variants.items()}
+    return take_turns(timed, rounds=rounds, warmup=warmup)
+
+
+def take_turns(
+    variants: Mapping[Name, Callable[[], Result]], *, rounds: int, warmup: int = 1
+) -> dict[Name, list[Result]]:
+    """Run every variant once in each round, each time starting with another one; return what they return by name.
 
     Other load on the machine then meets all variants of a round alike, so that quotients within a round are steadier
     than times.
     """
     names = list(variants)
-    costs: dict[Name, list[Cost]] = {name: [] for name in names}
+    results: dict[Name, list[Result]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            cpu, wall = cpu_seconds(), time.perf_counter()
-            variants[name]()
-            cost = Cost(cpu=cpu_seconds() - cpu, wall=time.perf_counter() - wall)
+            result = variants[name]()
             if turn >= 0:
-                costs[name].append(cost)
-    return costs
+                results[name].append(result)
+    return results
+
+
+def cost_of(variant: Callable[[], object]) -> Cost:
+    """Run a variant and return what it took."""
+    begin = now()
+    variant()
+    return since(begin)
+
+
+def now() -> Cost:
+    """Return both clocks, for `since`."""
+    return Cost(cpu=cpu_seconds(), wall=time.perf_counter())
+
+
+def since(begin: Cost) -> Cost:
+    """Return what has passed since `begin`."""
+    end = now()
+    return Cost(cpu=end.cpu - begin.cpu, wall=end.wall - begin.wall)
 
 
 def cpu_seconds() -> float:

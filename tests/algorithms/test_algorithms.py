@@ -14,6 +14,7 @@ from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.models.teacher import TeacherConfig
+from maskedclip_composer.optim import OptimizerConfig, build_optimizer
 from tests import tiny
 from tests.composer_run import fit
 
@@ -191,7 +192,8 @@ def test_gradients_are_scaled_to_the_norm_and_the_norm_before_is_logged(max_norm
     model.loss(model(batch), batch)["total"].backward()
     before = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     norm = torch.cat([g.flatten() for g in before.values()]).norm().item()
-    state, metrics = State(model, 0, "none", DeviceCPU()), InMemoryLogger()
+    optimizer = build_optimizer(OptimizerConfig(), model.net, batch_size=4)
+    state, metrics = State(model, 0, "none", DeviceCPU(), optimizers=optimizer), InMemoryLogger()
     algorithm = ClipGradients(max_norm)
     logger = Logger(state, destinations=[metrics])
     metrics.init(state, logger)

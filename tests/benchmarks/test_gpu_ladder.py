@@ -61,7 +61,8 @@ def test_losses_that_differ_or_are_not_numbers_are_an_error():
     first = Row(key="a", title="", median=1, losses={"mim": 2.0, "mfd": -0.001})
     for losses, wrong in (({"mim": 2.01, "mfd": -0.0015}, False), ({"mim": 2.03, "mfd": -0.001}, True)):
         assert (gpu_ladder.compare(replace(first, losses=losses), first, 1e-2).error is not None) is wrong
-    assert gpu_ladder.compare(replace(first, losses={"mim": float("nan"), "mfd": 0.0}), first, 1e-2).error
+    for losses in ({"mim": float("nan"), "mfd": 0.0}, {"mim": 2.0, "mfd": float("nan")}):
+        assert gpu_ladder.compare(replace(first, losses=losses), first, 1e-2).error
 
 
 def test_a_rung_that_cannot_run_says_why():

@@ -42,6 +42,10 @@ def test_peers_and_ours_have_the_same_losses_and_a_wrong_weight_is_noticed(task)
         steps["ours"].net.get_parameter("objectives.lg_clip.log_logit_scale").add_(0.1)
     with pytest.raises(AssertionError, match="losses differ"):
         check_losses(steps, 1e-5)
+    with torch.no_grad():
+        steps["ours"].net.get_parameter("objectives.lg_clip.log_logit_scale").fill_(float("nan"))
+    with pytest.raises(AssertionError, match="losses differ by nan"):
+        check_losses(steps, 1e-5)
 
 
 def test_each_saving_saves_something(task):
