@@ -77,12 +77,12 @@ class Views:
     @cached_property
     def _masked(self) -> Tensor:
         with self._net.timed("masked"):
-            return self.encode_images(self.images, self.mask.ids_keep)
+            return self._encode_images(self.images, self.mask.ids_keep)
 
     @cached_property
     def _whole_paired(self) -> Tensor:
         with self._net.timed("whole"):
-            return self.encode_images(self.images[: self.num_pairs])
+            return self._encode_images(self.images[: self.num_pairs])
 
     @cached_property
     def _packed(self) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class Views:
     def whole_unpaired(self) -> Tensor:
         """E_I of the whole unpaired images, [unpaired, 1 + patches, embed_dim]."""
         with self._net.timed("whole"):
-            return self.encode_images(self.images[self.num_pairs :])
+            return self._encode_images(self.images[self.num_pairs :])
 
     @cached_property
     def image(self) -> Tensor:
@@ -161,6 +161,16 @@ class Views:
         mask_token: Tensor | None = None,
     ) -> Tensor:
         """Return E_I's tokens of normalised images; masking as in `ImageEncoder.forward`."""
+        with self._net.timed("encoder"):
+            return self._encode_images(images, ids_keep, block_mask, mask_token)
+
+    def _encode_images(
+        self,
+        images: Tensor,
+        ids_keep: Tensor | None = None,
+        block_mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
         of_images = {"ids_keep": ids_keep, "block_mask": block_mask}
         given = {name: values for name, values in of_images.items() if values is not None}
 
