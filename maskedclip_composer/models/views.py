@@ -77,7 +77,7 @@ class Views:
     @cached_property
     def _masked(self) -> Tensor:
         with self._net.timed("masked"):
-            return self._encode_images(self.images, self.mask.ids_keep)
+            return self._encode_images(self.images, ids_keep=self.mask.ids_keep)
 
     @cached_property
     def _whole_paired(self) -> Tensor:
@@ -162,16 +162,9 @@ class Views:
     ) -> Tensor:
         """Return E_I's tokens of normalised images; masking as in `ImageEncoder.forward`."""
         with self._net.timed("encoder"):
-            return self._encode_images(images, ids_keep, block_mask, mask_token)
+            return self._encode_images(images, mask_token=mask_token, ids_keep=ids_keep, block_mask=block_mask)
 
-    def _encode_images(
-        self,
-        images: Tensor,
-        ids_keep: Tensor | None = None,
-        block_mask: Tensor | None = None,
-        mask_token: Tensor | None = None,
-    ) -> Tensor:
-        of_images = {"ids_keep": ids_keep, "block_mask": block_mask}
+    def _encode_images(self, images: Tensor, *, mask_token: Tensor | None = None, **of_images: Tensor | None) -> Tensor:
         given = {name: values for name, values in of_images.items() if values is not None}
 
         def encode(images: Tensor, *masks: Tensor) -> Tensor:

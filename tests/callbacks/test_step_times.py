@@ -168,7 +168,7 @@ def test_a_fit_after_one_that_broke_off():
                 self.broken = True
                 raise KeyboardInterrupt
 
-    trainer, logger = build(StepTimes(1), Breaks(), num_batches=5, duration="5ba")
+    trainer, _ = build(StepTimes(1), Breaks(), num_batches=5, duration="5ba")
     before = unwrap(trainer.state.model).net.timed
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
