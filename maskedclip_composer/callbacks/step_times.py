@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from composer.core import Callback, Event, State
+from composer.core import Callback, Event, Precision, State
 from composer.loggers import Logger
 from composer.utils import dist
 
@@ -79,15 +79,19 @@ class StepTimes(Callback):
             self._sections.begin(_BEGINS[event])
         if self._sections is not None and event == Event.BATCH_END:
             self._close(state, logger)
+        if event in (Event.EPOCH_END, Event.FIT_END):
+            # The request that finds an epoch's end begins a step that never comes.
+            self._stop(state)
         if event == Event.FIT_END:
             self._log_pending(logger)
-            if self._hook is not None:
-                self._hook.remove()
+            self._hook.remove()
 
     def _start(self, state: State) -> None:
+        self._stop(state)  # a fit before this one may have broken off
+        if self._hook is not None:
+            self._hook.remove()
         self._on_gpu = state.device.name == "gpu"
-        if self._on_gpu:
-            self._peak = peak_tflops(torch.cuda.get_device_name())
+        self._peak = _peak(state)
         (optimizer,) = state.optimizers
         self._hook = optimizer.register_step_post_hook(lambda *_: self._sections and self._sections.begin(REST))
 
@@ -96,10 +100,11 @@ class StepTimes(Callback):
         return self._began and state.timestamp.batch.value % self.interval == 1 % self.interval
 
     def _open(self, state: State) -> None:
+        self._stop(state)
         read = partial(_record, torch.cuda.current_stream()) if self._on_gpu else time.perf_counter
         self._sections = Sections(read)
         net = unwrap(state.model).net
-        self._untimed = self._untimed or net.timed
+        self._untimed = net.timed
         section = self._sections.section
         net.timed = lambda name: section(name if name == "teacher_update" else f"forward_{name}")
 
@@ -107,13 +112,18 @@ class StepTimes(Callback):
         """End the measured step; a clock's times are known at once, those of events when the device is done."""
         assert self._sections is not None
         self._sections.begin(REST)
-        unwrap(state.model).net.timed = self._untimed
         step, sections = state.timestamp.batch.value - 1, self._sections
-        self._sections = None
+        self._stop(state)
         self._log_pending(logger)
         self._pending = step, sections
         if not self._on_gpu:
             self._log_pending(logger)
+
+    def _stop(self, state: State) -> None:
+        """Leave the network as it was."""
+        if self._sections is not None:
+            self._sections = None
+            unwrap(state.model).net.timed = self._untimed
 
     def _log_pending(self, logger: Logger) -> None:
         if self._pending is None:
@@ -135,10 +145,19 @@ class StepTimes(Callback):
             return
         try:
             # Weights that nobody reads are drawn: the run's own random numbers must not depend on it.
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=[]):  # counting runs on the CPU
                 self._flops = self._count(state.batch)
         except Exception as error:  # whatever it is, a run is worth more than this number
             log.warning("The step's operations could not be counted, so no MFU is logged: %s", error)
+
+
+def _peak(state: State) -> float | None:
+    """Return the device's peak in TFLOP/s; None where it is not known, or products are not in 16 bits."""
+    in_16_bits = state.precision in (Precision.AMP_BF16, Precision.AMP_FP16)
+    in_8_bits = any(type(module).__module__.startswith("torchao.") for module in state.model.modules())
+    if state.device.name != "gpu" or not in_16_bits or in_8_bits:
+        return None
+    return peak_tflops(torch.cuda.get_device_name())
 
 
 def _record(stream: torch.cuda.Stream) -> Any:

@@ -18,9 +18,9 @@ from maskedclip_composer.costs.estimate import (
     precision_of,
     remedies,
 )
-from maskedclip_composer.costs.passes import Precision
+from maskedclip_composer.costs.passes import StepFlops
 from maskedclip_composer.costs.plan import Plan, make_plan
-from maskedclip_composer.costs.step_cost import StepCost, step_cost
+from maskedclip_composer.costs.step_cost import StepCost, step_cost, step_flops
 
 _WIDTH = 100  # columns where the output is no terminal
 
@@ -40,20 +40,20 @@ def dry_run(config: TrainConfig) -> None:
     console = Console(width=None if Console().is_terminal else _WIDTH, highlight=False)
     plan = make_plan(config, ranks)
     build_schedule(config, plan.steps_per_epoch)
-    precisions: tuple[Precision, ...] = ("amp_bf16", "fp32")
-    own = precision_of(config)
-    cost = step_cost(config, build_model, ranks=ranks, precisions=tuple(dict.fromkeys((own, *precisions))))
     devices = {name: DEVICES[name] for name in config.estimate.gpus} | _present()
-    estimates = {name: estimate(config, cost, plan, device) for name, device in devices.items()}
 
+    # Each part as soon as it is known: some recipes take a minute for one of them.
     console.print(f"Dry run of {config.run_name}: nothing is trained and nothing is written.\n")
     console.print(_run_table(plan))
-    console.print(_flops_table(cost, plan))
+    flops = step_flops(config, build_model, ranks=ranks)
+    console.print(_flops_table(flops, plan))
+    cost = step_cost(config, build_model, ranks=ranks, precisions=(precision_of(config),), flops=flops)
     console.print(_memory_table(config, cost, plan))
+    estimates = {name: estimate(config, cost, plan, device) for name, device in devices.items()}
     console.print(_device_table(config, devices, estimates))
     console.print(_assumptions(config))
     if not all(each.fits for each in estimates.values()):
-        console.print(_remedy_table(config, cost, plan))
+        _print_remedies(console, config, cost, plan)
 
 
 def _present() -> dict[str, Device]:
@@ -88,12 +88,10 @@ def _run_table(plan: Plan) -> Table:
     return table
 
 
-def _flops_table(cost: StepCost, plan: Plan) -> Table:
-    total = cost.flops.total
+def _flops_table(flops: StepFlops, plan: Plan) -> Table:
+    total = flops.total
     table = _table("Operations of a step on one rank", "", "TFLOP", "share")
-    parts = {f"forward, {name}": count for name, count in cost.flops.forward.items()} | {
-        "backward": cost.flops.backward
-    }
+    parts = {f"forward, {name}": count for name, count in flops.forward.items()} | {"backward": flops.backward}
     for name, count in parts.items():
         table.add_row(name, f"{count / 1e12:,.3f}", f"{count / total:.1%}")
     table.add_row("useful operations", f"{total / 1e12:,.3f}", "")
@@ -108,8 +106,13 @@ def _memory_table(config: TrainConfig, cost: StepCost, plan: Plan) -> Table:
     title = f"\nMemory of one rank ({config.parallelism}, ranks: {plan.ranks}, {own})"
     table = _table(title, "", "GiB", "of")
     trained = ", ".join(f"{name} {size / 1e6:,.1f} M" for name, size in cost.parameters.items())
-    notes = {"parameters": trained, "teacher": f"{cost.followers / 1e6:,.1f} M, and fixed positions"}
-    notes["activations"] = "the most at once, for the backward pass and in passing"
+    notes = {
+        "parameters": trained,
+        "parameters, whole": "gathered again for chunks, until the backward pass ends",
+        "teacher": f"{cost.teachers / 1e6:,.1f} M",
+        "fixed": f"{cost.fixed / 1e6:,.1f} M, such as positions",
+        "activations": "the most at once, for the backward pass and in passing",
+    }
     for name, size in parts.items():
         table.add_row(name, f"{size:,.2f}", notes.get(name, ""))
     table.add_row("total", f"{sum(parts.values()):,.2f}", f"not counted: about {RESERVE:.0f} GiB of CUDA and libraries")
@@ -150,11 +153,12 @@ def _assumptions(config: TrainConfig) -> str:
         lines.append("Compiled blocks are counted as plain ones; they need no more memory, with a budget less.")
     if precision_of(config) == "fp32":
         lines.append("trainer.precision=fp32: no hours, because the peaks are those of bfloat16.")
+    if config.compute.fp8 != "none":
+        lines.append(f"compute.fp8={config.compute.fp8}: the peaks are those of bfloat16 all the same.")
     return "\n".join([*lines, ""])
 
 
-def _remedy_table(config: TrainConfig, cost: StepCost, plan: Plan) -> Table:
-    table = _table("Where it does not fit: what each of these alone would bring", "", "GiB a rank")
+def _print_remedies(console: Console, config: TrainConfig, cost: StepCost, plan: Plan) -> None:
+    console.print("[bold]Where it does not fit: GiB of one rank with each of these alone[/bold]")
     for override, size in remedies(config, cost, build_model, plan.ranks):
-        table.add_row(override, f"{size:,.2f}")
-    return table
+        console.print(f"{size:7,.2f}  {override}", markup=False, soft_wrap=True)

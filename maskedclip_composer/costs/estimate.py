@@ -1,6 +1,7 @@
 """From counts to GiB, hours and money."""
 
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from maskedclip_composer.compute import ActivationConfig
@@ -40,7 +41,7 @@ def precision_of(config: TrainConfig) -> Precision:
 
 def memory_gib(config: TrainConfig, cost: StepCost, ranks: int) -> dict[str, float]:
     """Return what a rank's memory is taken by, in GiB."""
-    state = cost.state_bytes(config.parallelism, ranks)
+    state = cost.state_bytes(config.parallelism, ranks, chunked=config.compute.chunk_size is not None)
     parts = {name: size / GIB for name, size in state.items()}
     return parts | {"activations": cost.activations[precision_of(config)].peak / GIB}
 
@@ -58,7 +59,10 @@ def estimate(config: TrainConfig, cost: StepCost, plan: Plan, device: Device) ->
 
 
 def smaller(config: TrainConfig, ranks: int) -> Iterator[tuple[str, TrainConfig]]:
-    """Yield settings that need less memory, each alone, as the override to give and the config with it."""
+    """Yield settings that may need less memory, each alone, and the config with them.
+
+    The settings are written as a shell takes them; what they change beside memory stands behind, as its comment.
+    """
     compute = config.compute
     activation = compute.activation
     if compute.compile != "none" and activation.image == "none":
@@ -70,24 +74,30 @@ def smaller(config: TrainConfig, ranks: int) -> Iterator[tuple[str, TrainConfig]
     if (activation.image, activation.text, activation.decoders) != ("full", "full", "full"):
         towers = ActivationConfig(image="full", text="full", decoders="full")
         changed = replace(config, compute=replace(compute, activation=towers))
-        yield "compute.activation={image: full, text: full, decoders: full}", changed
+        yield shlex.quote("compute.activation={image: full, text: full, decoders: full}"), changed
     images = sum(stream.batch_size for stream in config.data.streams().values()) // ranks
     chunk = max(1, images // 8)
     if compute.chunk_size is None or compute.chunk_size > chunk:
         yield f"compute.chunk_size={chunk}", replace(config, compute=replace(compute, chunk_size=chunk))
     if ranks > 1 and config.parallelism == "ddp":
         yield "parallelism=fsdp", replace(config, parallelism="fsdp")
+    if compute.residual == "float32" and precision_of(config) != "fp32":
+        rounded = replace(config, compute=replace(compute, residual="autocast"))
+        yield "compute.residual=autocast  # changes rounding", rounded
     halved = {name: stream.batch_size // 2 for name, stream in config.data.streams().items()}
     if all(size and size % ranks == 0 for size in halved.values()):
         streams = {name: replace(stream, batch_size=halved[name]) for name, stream in config.data.streams().items()}
         names = " ".join(f"data.{name}.batch_size={size}" for name, size in halved.items())
-        yield f"{names}, another recipe", replace(config, data=replace(config.data, **streams))
+        yield f"{names}  # another recipe", replace(config, data=replace(config.data, **streams))
 
 
-def remedies(config: TrainConfig, cost: StepCost, build: Build, ranks: int) -> Iterable[tuple[str, float]]:
-    """Yield what `smaller` yields, each with the GiB that a rank then takes."""
+def remedies(config: TrainConfig, cost: StepCost, build: Build, ranks: int) -> Iterator[tuple[str, float]]:
+    """Yield what `smaller` yields, with the GiB that a rank then takes, where that is less than now."""
+    now = sum(memory_gib(config, cost, ranks).values())
     for override, changed in smaller(config, ranks):
         activations = cost.activations
         if changed.parallelism == config.parallelism:
             activations = step_activations(changed, build, ranks=ranks, precisions=(precision_of(config),))
-        yield override, sum(memory_gib(changed, replace(cost, activations=activations), ranks).values())
+        needed = sum(memory_gib(changed, replace(cost, activations=activations), ranks).values())
+        if needed < now:
+            yield override, needed

@@ -1,6 +1,7 @@
 """One forward and one backward pass, counted; of tensors with values or without."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from torch.utils._pytree import tree_leaves
 from maskedclip_composer.costs.counts import PeakBytes, SavedBytes, flop_counter
 from maskedclip_composer.costs.sections import REST, Sections
 from maskedclip_composer.distributed import apart
+from maskedclip_composer.models.block import TokenBlock
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.types import Batch
 
 Precision = Literal["fp32", "amp_bf16", "amp_fp16"]
+# What the blocks keep that the compiler takes, of E_I and bridge and of the decoders.
+IMAGE_BLOCKS, DECODER_BLOCKS = "image_blocks", "decoder_blocks"
 Within = Callable[[], AbstractContextManager[None]]
 
 
@@ -25,8 +29,8 @@ class StepFlops:
     """Operations of a step of one rank, two for a multiplication and an addition.
 
     Attributes:
-        forward: By part of the forward pass: masked, whole, packed, bridge, text, teacher, objectives (decoders and
-            heads), loss and rest.
+        forward: By part of the forward pass: masked, whole, packed, encoder (E_I of what one objective alone asks for),
+            bridge, text, teacher, objectives (decoders and heads), loss and rest.
         backward: Of the backward pass.
     """
 
@@ -44,8 +48,9 @@ class Activations:
     """Memory of a forward and a backward pass beside parameters, gradients and batch, in bytes.
 
     Attributes:
-        saved: What the forward pass keeps for the backward pass, by part as in `StepFlops.forward`; with autocast also
-            the weights in 16 bits.
+        saved: What the forward pass keeps for the backward pass, by part as in `StepFlops.forward`, but that of
+            blocks which can be compiled as `IMAGE_BLOCKS` and `DECODER_BLOCKS`; with autocast also the weights in 16
+            bits.
         peak: The most that is held at once.
     """
 
@@ -91,7 +96,13 @@ def measure_activations(
     known: list[Tensor] = [*model.parameters(), *model.buffers(), *tree_leaves(batch), *gradients]
     saved = SavedBytes(known)
     sections = Sections(lambda: saved.total)
-    with apart(), within(), PeakBytes(known) as memory, _timed(model, sections):
+    with (
+        apart(),
+        within(),
+        PeakBytes(known) as memory,
+        _timed(model, sections),
+        _blocks_told_apart(model, sections),
+    ):
         sections.begin(REST)
         with saved.watch(), torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
             outputs = model(batch)
@@ -112,3 +123,27 @@ def _timed(model: MaskedCLIP, sections: Sections[Any]) -> Iterator[None]:
         yield
     finally:
         model.net.timed = before
+
+
+@contextlib.contextmanager
+def _blocks_told_apart(model: MaskedCLIP, sections: Sections[Any]) -> Iterator[None]:
+    """Make sections of the student's blocks that `compile_blocks` compiles; those of other layers keep no budget."""
+    towers = {IMAGE_BLOCKS: model.net.branch, DECODER_BLOCKS: model.net.objectives}
+    blocks = [(name, block) for name, tower in towers.items() for block in tower.modules()]
+    blocks = [(name, block) for name, block in blocks if isinstance(block, TokenBlock)]
+    for name, block in blocks:
+        block.forward = _in_section(sections, name, block.forward)
+    try:
+        yield
+    finally:
+        for _, block in blocks:
+            del block.forward  # the class's own is there again
+
+
+def _in_section(sections: Sections[Any], name: str, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Tensor:
+        with sections.section(name):
+            return forward(*args, **kwargs)
+
+    return run

@@ -4,11 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
+from torch import nn
+
 from maskedclip_composer.compute import ActivationConfig, ComputeConfig, budget
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.costs.batches import made_up_batch
 from maskedclip_composer.costs.fake import Shapes
-from maskedclip_composer.costs.passes import Activations, Precision, StepFlops, count_step, measure_activations
+from maskedclip_composer.costs.passes import (
+    DECODER_BLOCKS,
+    IMAGE_BLOCKS,
+    Activations,
+    Precision,
+    StepFlops,
+    count_step,
+    measure_activations,
+)
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from maskedclip_composer.types import Batch
 
@@ -24,30 +34,43 @@ class StepCost:
 
     Attributes:
         parameters: Trained ones, by group: image_encoder, bridge, text_encoder and each objective.
-        followers: Number of parameters of teachers, which follow by momentum, and of fixed ones.
+        teachers: Number of parameters that follow others by momentum.
+        fixed: Number of other parameters that are not trained, such as positions.
         flops: Useful operations.
         activations: Memory of the precisions that were asked for.
     """
 
     parameters: dict[str, int]
-    followers: int
+    teachers: int
+    fixed: int
     flops: StepFlops
     activations: dict[Precision, Activations]
 
-    def state_bytes(self, parallelism: Literal["ddp", "fsdp"], ranks: int) -> dict[str, int]:
+    def state_bytes(self, parallelism: Literal["ddp", "fsdp"], ranks: int, *, chunked: bool) -> dict[str, int]:
         """Return what one rank holds all the time, in bytes: float32 throughout, with AdamW's two moments.
 
-        With fsdp everything is dealt over the ranks. DDP (torch 2.7 as Composer 0.32.1 wraps it) keeps the gradients a
-        second time, in the buckets that it sends.
+        With fsdp everything is dealt over the ranks; where encodings are `chunked`, all trained parameters lie whole
+        beside their shards by the end of the backward pass (`algorithms/keep_gathered.py`). DDP (torch 2.7 as Composer
+        0.32.1 wraps it) keeps the gradients a second time, in the buckets that it sends.
         """
         trained = 4 * sum(self.parameters.values())
-        parts = {"parameters": trained, "gradients": trained, "optimizer": 2 * trained, "teacher": 4 * self.followers}
+        parts = {"parameters": trained, "gradients": trained, "optimizer": 2 * trained}
+        parts |= {"teacher": 4 * self.teachers} if self.teachers else {}
+        parts |= {"fixed": 4 * self.fixed} if self.fixed else {}
         if ranks > 1 and parallelism == "ddp":
             parts["DDP's buckets"] = trained
-        return {name: -(-size // (ranks if parallelism == "fsdp" else 1)) for name, size in parts.items()}
+        parts = {name: -(-size // (ranks if parallelism == "fsdp" else 1)) for name, size in parts.items()}
+        return parts | ({"parameters, whole": trained} if parallelism == "fsdp" and chunked else {})
 
 
-def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: tuple[Precision, ...]) -> StepCost:
+def step_cost(
+    config: TrainConfig,
+    build: Build,
+    *,
+    ranks: int = 1,
+    precisions: tuple[Precision, ...],
+    flops: StepFlops | None = None,
+) -> StepCost:
     """Count what a step of one of `ranks` ranks costs, with all that `config.compute` says but what follows.
 
     The network is the one that `build` makes, with shapes alone: no weights are made, read or fetched, and nothing is
@@ -59,15 +82,19 @@ def step_cost(config: TrainConfig, build: Build, *, ranks: int = 1, precisions: 
         build: `build.build_model`.
         ranks: Over which the batch is dealt.
         precisions: To follow the memory of.
+        flops: What `step_flops` has counted, where it was called before.
 
     Raises:
         UserError: Sizes of the config do not fit together.
     """
     model, _, _ = _without_values(config, config.compute, build, ranks)
+    teachers = sum(_numbers(teacher) for teacher, _ in model.net.momentum_pairs())
+    untrained = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     return StepCost(
         parameters=_parameters(model),
-        followers=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
-        flops=step_flops(config, build, ranks=ranks),
+        teachers=teachers,
+        fixed=untrained - teachers,
+        flops=flops or step_flops(config, build, ranks=ranks),
         activations=step_activations(config, build, ranks=ranks, precisions=precisions),
     )
 
@@ -117,14 +144,17 @@ def _without_values(
 
 
 def _within_budget(found: Activations, activation: ActivationConfig) -> Activations:
-    """Take off what the compiler is not to keep."""
-    parts = {"masked": activation.image, "whole": activation.image, "packed": activation.image}
-    parts |= {"bridge": activation.image, "objectives": activation.decoders}
+    """Take off what the compiler is not to keep, which is asked of the blocks that it compiles alone."""
+    parts = {IMAGE_BLOCKS: activation.image, DECODER_BLOCKS: activation.decoders}
     saved = {}
     for name, size in found.saved.items():
         share = budget(parts.get(name, "none"))
         saved[name] = size if share is None else int(size * min(_MOST, share + _SLACK))
     return Activations(saved=saved, peak=found.peak - found.total_saved + sum(saved.values()))
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _parameters(model: MaskedCLIP) -> dict[str, int]:

@@ -77,12 +77,12 @@ class Views:
     @cached_property
     def _masked(self) -> Tensor:
         with self._net.timed("masked"):
-            return self.encode_images(self.images, self.mask.ids_keep)
+            return self._encode_images(self.images, ids_keep=self.mask.ids_keep)
 
     @cached_property
     def _whole_paired(self) -> Tensor:
         with self._net.timed("whole"):
-            return self.encode_images(self.images[: self.num_pairs])
+            return self._encode_images(self.images[: self.num_pairs])
 
     @cached_property
     def _packed(self) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ class Views:
     def whole_unpaired(self) -> Tensor:
         """E_I of the whole unpaired images, [unpaired, 1 + patches, embed_dim]."""
         with self._net.timed("whole"):
-            return self.encode_images(self.images[self.num_pairs :])
+            return self._encode_images(self.images[self.num_pairs :])
 
     @cached_property
     def image(self) -> Tensor:
@@ -161,7 +161,10 @@ class Views:
         mask_token: Tensor | None = None,
     ) -> Tensor:
         """Return E_I's tokens of normalised images; masking as in `ImageEncoder.forward`."""
-        of_images = {"ids_keep": ids_keep, "block_mask": block_mask}
+        with self._net.timed("encoder"):
+            return self._encode_images(images, mask_token=mask_token, ids_keep=ids_keep, block_mask=block_mask)
+
+    def _encode_images(self, images: Tensor, *, mask_token: Tensor | None = None, **of_images: Tensor | None) -> Tensor:
         given = {name: values for name, values in of_images.items() if values is not None}
 
         def encode(images: Tensor, *masks: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Where the time of a step goes: that it is all accounted for, and that nothing changes by looking."""
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from composer import Trainer
-from composer.core import Callback, Event, State
+from composer.core import Callback, Event, Precision, State
 from composer.loggers import InMemoryLogger, Logger
 
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher, unwrap
@@ -47,7 +49,7 @@ class Wall(Callback):
             self.seconds.append(time.perf_counter() - self._start)
 
 
-def fit(*callbacks: Callback, num_batches: int = 5) -> tuple[Trainer, InMemoryLogger]:
+def build(*callbacks: Callback, num_batches: int, duration: str) -> tuple[Trainer, InMemoryLogger]:
     torch.manual_seed(0)
     model, logger = tiny.TinyModel(), InMemoryLogger()
     trainer = Trainer(
@@ -55,12 +57,17 @@ def fit(*callbacks: Callback, num_batches: int = 5) -> tuple[Trainer, InMemoryLo
         train_dataloader=tiny.loader(num_batches),
         optimizers=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2),
         algorithms=[EMATeacher(TeacherConfig(momentum=0.9))],
-        max_duration=f"{num_batches}ba",
+        max_duration=duration,
         callbacks=list(callbacks),
         loggers=[logger],
         progress_bar=False,
         device="cpu",
     )
+    return trainer, logger
+
+
+def fit(*callbacks: Callback, num_batches: int = 5) -> tuple[Trainer, InMemoryLogger]:
+    trainer, logger = build(*callbacks, num_batches=num_batches, duration=f"{num_batches}ba")
     trainer.fit()
     trainer.close()
     return trainer, logger
@@ -127,6 +134,74 @@ def test_the_network_is_left_as_it_was_and_a_failed_count_stops_nothing(caplog: 
     assert values(logger, "time/step")
     assert "throughput/tflops" not in logger.data
     assert "no formula" in caplog.text
+
+
+def test_after_an_epoch_and_in_a_second_fit():
+    """An epoch's end is found by a request for a batch that never comes."""
+
+    class Looks(Callback):
+        def __init__(self):
+            self.timed: list[bool] = []
+
+        def epoch_end(self, state: State, logger: Logger) -> None:
+            with unwrap(state.model).net.timed("masked") as inside:
+                self.timed.append(inside is not None or looked._sections is not None)
+
+    looked, looks = StepTimes(1), Looks()
+    trainer, logger = build(looked, looks, num_batches=3, duration="2ep")
+    before = unwrap(trainer.state.model).net.timed
+    trainer.fit()
+    trainer.fit(duration="1ep")
+    trainer.close()
+    assert looks.timed == [False, False, False]
+    assert unwrap(trainer.state.model).net.timed is before
+    assert len(values(logger, "time/step")) == (6 - 1) + (3 - 1)  # the first of each start is not measured
+    assert len(trainer.state.optimizers[0]._optimizer_step_post_hooks) == 0
+
+
+def test_a_fit_after_one_that_broke_off():
+    class Breaks(Callback):
+        broken = False
+
+        def before_loss(self, state: State, logger: Logger) -> None:
+            if state.timestamp.batch == 2 and not self.broken:
+                self.broken = True
+                raise KeyboardInterrupt
+
+    trainer, _ = build(StepTimes(1), Breaks(), num_batches=5, duration="5ba")
+    before = unwrap(trainer.state.model).net.timed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    trainer.fit()
+    trainer.close()
+    assert unwrap(trainer.state.model).net.timed is before
+    assert len(trainer.state.optimizers[0]._optimizer_step_post_hooks) == 0
+
+
+class InEightBits(torch.nn.Linear):
+    pass
+
+
+InEightBits.__module__ = "torchao.float8.float8_linear"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "layer", "known"),
+    [
+        ("gpu", Precision.AMP_BF16, torch.nn.Linear, True),
+        ("gpu", Precision.AMP_FP16, torch.nn.Linear, True),
+        ("gpu", Precision.FP32, torch.nn.Linear, False),
+        ("gpu", Precision.AMP_BF16, InEightBits, False),
+        ("cpu", Precision.AMP_BF16, torch.nn.Linear, False),
+    ],
+)
+def test_the_peak_is_that_of_16_bits(
+    device: str, precision: Precision, layer: type[torch.nn.Linear], known: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    model = torch.nn.Sequential(layer(2, 2))
+    state: Any = SimpleNamespace(device=SimpleNamespace(name=device), precision=precision, model=model)
+    assert (step_times._peak(state) is not None) == known
 
 
 class FakeEvent:

@@ -6,7 +6,7 @@ import pytest
 
 from maskedclip_composer import distributed
 from maskedclip_composer.costs.fake import Shapes
-from maskedclip_composer.costs.passes import Precision, count_step, measure_activations
+from maskedclip_composer.costs.passes import DECODER_BLOCKS, IMAGE_BLOCKS, Precision, count_step, measure_activations
 from maskedclip_composer.models.pretrain import MaskedCLIP
 from tests import tiny
 
@@ -35,6 +35,29 @@ def test_memory_does_not_depend_on_values(recipe: str, precision: Precision):
     assert found.saved == pytest.approx(expected.saved, rel=0.01)  # which mask is drawn is not known without values
     assert found.peak == pytest.approx(expected.peak, rel=0.05)
     assert found.peak >= found.total_saved > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kept_in_blocks"),
+    [
+        ("mae", {IMAGE_BLOCKS, DECODER_BLOCKS}),
+        ("maskedclip", {IMAGE_BLOCKS, DECODER_BLOCKS}),
+        ("dinov2", {IMAGE_BLOCKS}),  # E_I of crops, asked for by the objective; it has heads and no decoder
+        ("mmclip", {IMAGE_BLOCKS}),  # decoders with cross-attention, which nothing compiles
+    ],
+)
+def test_what_compiled_blocks_keep_is_told_apart(recipe: str, kept_in_blocks: set[str]):
+    _, model, shapes = both(recipe)
+    found = measure_activations(model, shapes.of(tiny.batch(4, 4)), "fp32", shapes.active)
+    assert {IMAGE_BLOCKS, DECODER_BLOCKS} & found.saved.keys() == kept_in_blocks
+    assert found.saved[IMAGE_BLOCKS] > found.total_saved / 10
+    assert not any("forward" in vars(module) for module in model.modules())  # the blocks are left as they were
+
+
+def test_images_that_one_objective_asks_for_are_no_work_of_objectives():
+    _, model, shapes = both("dinov2")
+    forward = count_step(model, shapes.of(tiny.batch(4, 4)), shapes.active).forward
+    assert forward["encoder"] > 0
 
 
 def test_no_other_rank_is_asked_while_one_counts():

@@ -1,6 +1,7 @@
 """What a run would cost: said in plain numbers, and without a trace."""
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.costs.batches import made_up_batch
 from maskedclip_composer.costs.devices import Device, peak_tflops
-from maskedclip_composer.costs.estimate import GIB, RESERVE, estimate, memory_gib, remedies
+from maskedclip_composer.costs.estimate import GIB, RESERVE, estimate, memory_gib, remedies, smaller
 from maskedclip_composer.costs.passes import Activations, StepFlops
 from maskedclip_composer.costs.plan import Plan
 from maskedclip_composer.costs.step_cost import StepCost, step_activations, step_cost, step_flops
@@ -30,7 +31,8 @@ def config(overrides: Overrides, *more: str) -> TrainConfig:
 def cost(gib_of_activations: float = 2.0, tflops: int = 10, parameters: int = 0) -> StepCost:
     return StepCost(
         parameters={"image_encoder": parameters},
-        followers=0,
+        teachers=0,
+        fixed=0,
         flops=StepFlops(forward={"masked": tflops * 10**12 // 2}, backward=tflops * 10**12 // 2),
         activations={"amp_bf16": Activations(saved={"masked": 1}, peak=int(gib_of_activations * GIB))},
     )
@@ -97,6 +99,23 @@ def test_state_is_sharded_or_doubled(overrides: Overrides):
     assert sum(fsdp.values()) == pytest.approx(1 + 2)
 
 
+def test_chunks_keep_whole_parameters_with_fsdp(overrides: Overrides):
+    chunks = config(overrides, "trainer.precision=amp_bf16", "compute.chunk_size=2")
+    of = cost(parameters=2**28)  # a GiB
+    ddp, fsdp = (sum(memory_gib(replace(chunks, parallelism=name), of, 4).values()) for name in ("ddp", "fsdp"))
+    assert ddp == pytest.approx(5 + 2)
+    assert fsdp == pytest.approx(1 + 1 + 2)
+
+
+def test_what_is_not_trained_is_a_teacher_or_fixed(overrides: Overrides):
+    with_teacher = step_cost(config(overrides), build_model, precisions=("fp32",))
+    without = step_cost(config(overrides, "objectives.mfd=null"), build_model, precisions=("fp32",))
+    assert with_teacher.teachers > 0 == without.teachers
+    assert with_teacher.fixed == without.fixed > 0
+    assert "teacher" in with_teacher.state_bytes("ddp", 1, chunked=False)
+    assert "teacher" not in without.state_bytes("ddp", 1, chunked=False)
+
+
 def test_parameters_are_those_of_the_network(overrides: Overrides):
     run = config(overrides)
     trained = [parameter for parameter in build_model(run).parameters() if parameter.requires_grad]
@@ -137,6 +156,32 @@ def test_remedies_bring_what_they_say(overrides: Overrides):
     assert len(found) == 6
     assert "parallelism=fsdp" in found
     assert all(size < before for size in found.values())
+
+
+def test_remedies_are_settings_that_a_shell_takes(overrides: Overrides):
+    run = config(overrides, "trainer.precision=amp_bf16", "compute.compile=auto")
+    for written, expected in smaller(run, 2):
+        given = shlex.split(written, comments=True)
+        assert replace(config(overrides, "trainer.precision=amp_bf16", "compute.compile=auto", *given)) == expected
+    names = [written for written, _ in smaller(run, 2)]
+    assert [name.split("  # ")[1] for name in names[-2:]] == ["changes rounding", "another recipe"]
+
+
+def test_what_brings_nothing_is_no_remedy(overrides: Overrides):
+    full = "compute.activation={image: full, text: full, decoders: full}"
+    run = config(overrides, "trainer.precision=fp32", full, "compute.chunk_size=1", "parallelism=fsdp")
+    now = step_cost(run, build_model, ranks=2, precisions=("fp32",))
+    assert all("batch_size" in name for name, _ in remedies(run, now, build_model, 2))
+
+
+def test_a_budget_of_decoders_brings_nothing_where_none_is_compiled(overrides: Overrides):
+    budgets = ("compute.activation.decoders=budget:0.3", "compute.compile=auto")
+    plain, kept = config(overrides), config(overrides, *budgets)
+    before, after = (step_activations(run, build_model, precisions=("fp32",))["fp32"] for run in (plain, kept))
+    assert after.saved["decoder_blocks"] < before.saved["decoder_blocks"]
+    assert {name: size for name, size in after.saved.items() if name != "decoder_blocks"} == {
+        name: size for name, size in before.saved.items() if name != "decoder_blocks"
+    }
 
 
 def test_a_made_up_batch_has_all_that_a_loader_makes(overrides: Overrides):
