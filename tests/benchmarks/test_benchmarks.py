@@ -25,7 +25,7 @@ def tables(script: str, *arguments: str) -> list[dict[str, list[str]]]:
 def output(script: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> tuple[list[dict[str, list[str]]], str]:
     """Run a benchmark; return its tables and all that it prints."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480)
     assert done.returncode in statuses, done.stderr[-2000:]
     return parse(done.stdout, key_of_two_cells=script == "loader.py")
 

@@ -28,7 +28,7 @@ def test_it_climbs_without_composer_and_every_rung_has_the_same_losses(tmp_path)
     code = f"{HIDDEN}sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = ["--cpu", "--pairs=2", "--texts=1", "--steps=2", f"--out={tmp_path / 'ladder'}"]
     command = [sys.executable, "-c", code, script, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["key"]: row for row in json.loads((tmp_path / "ladder.json").read_text())["rows"]}
     assert list(rows) == [rung.key for rung in all_rungs()]
