@@ -59,13 +59,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# All are run, whichever fails: counts first, and what load on the machine disturbs most last.
 bench: install
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/gates.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/evaluation.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loader.py
+	failed=; for name in gates step growth evaluation loader; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name.py"; \
+	done; [ -z "$$failed" ] || { echo "make bench: these failed:$$failed" >&2; exit 1; }
 
 # How many loader processes: ARGS="CONFIG.yaml --target 900" or ARGS="--shards DIR"; without, of drawn photographs.
 bench-loader: install

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from contestants import Task
-from growth_loader import SHARES, Start, measure_all
+from growth_loader import ORDER, SHARES, Start, measure_all, order_seconds
 from growth_step import contrastive_memory, exponent, line, memory_by_batch, text_cost
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -33,6 +33,7 @@ class Points:
     contrastive: tuple[int, ...]
     by_samples: tuple[tuple[int, int], ...]  # shards, samples of each
     by_shards: tuple[tuple[int, int], ...]
+    ordered: tuple[tuple[int, int], ...]  # samples, of each shard
 
 
 FULL = Points(
@@ -43,6 +44,7 @@ FULL = Points(
     contrastive=(128, 256, 512, 1024, 2048),
     by_samples=((2, 1000), (20, 1000), (200, 1000)),
     by_shards=((150, 4), (1500, 4), (15000, 4)),
+    ordered=((200_000, 1000), (2_000_000, 1000), (20_000_000, 1000)),
 )
 SMALL = Points(
     sizes="tiny",
@@ -52,6 +54,7 @@ SMALL = Points(
     contrastive=(64, 128, 256),
     by_samples=((2, 32), (8, 32)),
     by_shards=((8, 16), (32, 16)),
+    ordered=((2000, 10), (20_000, 10)),
 )
 
 
@@ -139,6 +142,14 @@ def loader(by_samples: Sequence[tuple[int, int]], by_shards: Sequence[tuple[int,
     plt.close(picture)
 
 
+def order(sizes: Sequence[tuple[int, int]]) -> None:
+    """Print the time that the order of an epoch takes."""
+    print(f"Order of an epoch ({ORDER}): CPU seconds, once\n")
+    seconds = {size: order_seconds(*size) for size in sizes}
+    rows = [[f"{samples:,}", f"{found:.2f}", f"{1e9 * found / samples:.0f}"] for (samples, _), found in seconds.items()]
+    print_table(["samples", "s", "ns a sample"], rows)
+
+
 def row(start: Start) -> list[str]:
     """Write a row of the loader's table."""
     return [f"{start.samples:,}", f"{start.shards:,}", f"{start.open:.2f}", *(f"{s:.3f}" for s in start.first_batch)]
@@ -180,6 +191,7 @@ def main() -> None:
     texts(Task(sizes=SIZES[chosen.sizes], pairs=4, texts=2, max_tokens=77), chosen.texts, chosen.lengths, 3, args.plots)
     contrast(chosen.contrastive, 16, args.plots)
     loader(chosen.by_samples, chosen.by_shards, args.plots)
+    order(chosen.ordered)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from streaming import MDSWriter
+from streaming.base.shuffle import get_shuffle
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.loader import build_loader
 from maskedclip_composer.data.schema import COLUMNS
 
 SIDE = 16  # pixels: an image costs next to nothing, so that what is left is the loader's own
+ORDER = "py1e"  # the order that `data/joint.py` draws
 SHARES = (0.0, 0.5, 0.99)  # of the epoch that is done when a run resumes
 
 
@@ -53,6 +55,15 @@ def measure(folder: Path, shards: int, per_shard: int, *, batch: int, rounds: in
             assert dataset._first_step == done // dataset.global_batch
         first.append(min(times))
     return Start(samples=shards * per_shard, shards=shards, open=opened, first_batch=tuple(first))
+
+
+def order_seconds(samples: int, per_shard: int) -> float:
+    """Return the CPU seconds in which Streaming draws the order of an epoch of so many samples, once."""
+    block = DataConfig.shuffle_block_size
+    begin = time.process_time()
+    order = get_shuffle(ORDER, np.full(samples // per_shard, per_shard), 1, seed=0, epoch=0, block_size=block)
+    assert len(order) == samples
+    return time.process_time() - begin
 
 
 def write(folder: Path, shards: int, per_shard: int) -> None:

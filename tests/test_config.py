@@ -33,7 +33,7 @@ def load(*overrides: str, path: str = PRETRAIN) -> TrainConfig:
         (["objectives.mim.target_norm=pach"], "expected one of ['none', 'patch']"),
         (
             ["image_encoder.attention=flash"],
-            "expected one of ['auto', 'xformers', 'xformers_varlen', 'sdpa', 'explicit']",
+            "expected one of ['auto', 'xformers', 'xformers_varlen', 'sdpa',",
         ),
         (["seed=-1"], "seed=-1 is negative"),
         (["trainer.load_path=x.pt"], "Use checkpoint.resume"),

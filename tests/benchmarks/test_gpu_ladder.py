@@ -28,7 +28,7 @@ def test_it_climbs_without_composer_and_every_rung_has_the_same_losses(tmp_path)
     code = f"{HIDDEN}sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = ["--cpu", "--pairs=2", "--texts=1", "--steps=2", f"--out={tmp_path / 'ladder'}"]
     command = [sys.executable, "-c", code, script, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["key"]: row for row in json.loads((tmp_path / "ladder.json").read_text())["rows"]}
     assert list(rows) == [rung.key for rung in all_rungs()]
@@ -44,8 +44,12 @@ def test_it_climbs_without_composer_and_every_rung_has_the_same_losses(tmp_path)
 
 def test_the_largest_batch_is_found_between_what_fits_and_what_does_not():
     def build(task: Task):
+        steps = []
+
         def step():
-            if task.pairs > 1000:
+            steps.append(task.pairs)
+            # AdamW's moments exist from the second step on
+            if task.pairs > 1000 or (len(steps) == 2 and task.pairs > 500):
                 raise torch.OutOfMemoryError
 
         return step
@@ -54,7 +58,7 @@ def test_the_largest_batch_is_found_between_what_fits_and_what_does_not():
     rung = Rung(key="", title="", build=build)  # pyright: ignore[reportArgumentType]
     found = gpu_ladder.largest_batch(rung, task, deadline=time.monotonic() + 60)
     assert found.max_pairs is not None
-    assert 960 <= found.max_pairs <= 1000
+    assert 480 <= found.max_pairs <= 500
 
 
 def test_losses_that_differ_or_are_not_numbers_are_an_error():
@@ -91,6 +95,35 @@ def test_table_and_goals_divide_by_each_peer():
     assert "- 2.5x of TF32: not measured" in said
     assert "- peak <= 55 GiB: 60.00 MISSED" in said
     assert goals(rows, 12)[1:] == ["- 1.4x of P1: 1.50 reached"]
+
+
+def test_goals_count_no_rung_whose_losses_differ():
+    wrong = "MORE THAN 0.01"
+    rows = [
+        Row(key="p0", title="P0", median=400.0, images=900, losses={}, error=wrong),
+        Row(key="p1", title="P1", median=500.0, images=720, losses={}),
+        Row(key="packed", title="packed", median=450.0, images=800, peak=50.0, losses={}),
+        Row(key="compiled", title="compiled", median=100.0, images=3600, peak=40.0, losses={}, error=wrong),
+        Row(key="fp8-teacher", title="8 bits", median=50.0, images=7200, losses={}, error=wrong),
+    ]
+    said = goals(rows, 180)
+    assert said[:2] == [
+        "Best exact rung: packed.",
+        "Not counted, because their losses differ: P0; compiled; 8 bits.",
+    ]
+    assert "- floor, 800 images/s: 800.00 reached" in said
+    assert "- goal, 875 images/s: 800.00 MISSED" in said
+    assert "- 1.25x of P1: 1.11 MISSED" in said
+    assert "- 1.6x of P0: not measured" in said
+    assert "- fp8-teacher, 1000 images/s (not exact): not measured" in said
+    assert goals([rows[0], rows[3]], 180) == ["Goals: no exact rung of ours was measured with the losses of the first."]
+
+
+def test_the_memory_goal_is_judged_on_the_best_rung():
+    best = Row(key="residual", title="best", median=100.0, images=3600, peak=60.0, losses={})
+    frugal = Row(key="full", title="frugal", median=130.0, images=2800, peak=20.0, losses={})
+    assert "- peak <= 55 GiB: 60.00 MISSED" in goals([best, frugal], 180)
+    assert "- peak <= 55 GiB: 50.00 reached" in goals([replace(best, peak=50.0), replace(frugal, peak=70.0)], 180)
 
 
 def test_useful_operations_are_those_that_are_counted():

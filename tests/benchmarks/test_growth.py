@@ -9,8 +9,8 @@ from tests.benchmarks.test_benchmarks import tables
 
 
 @pytest.mark.slow
-def test_growth_prints_its_four_tables_and_draws_its_four_plots(tmp_path):
-    memory, text, contrast, loader = tables("growth.py", "--small", "--plots", str(tmp_path))
+def test_growth_prints_its_five_tables_and_draws_its_four_plots(tmp_path):
+    memory, text, contrast, loader, order = tables("growth.py", "--small", "--plots", str(tmp_path))
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["contrastive", "loader", "memory", "texts"]
     saved = {name: float(memory[name][0]) for name in ("peer P0", "peer P1", "ours")}
     assert 0 < saved["ours"] < saved["peer P1"] <= saved["peer P0"]
@@ -19,6 +19,7 @@ def test_growth_prints_its_four_tables_and_draws_its_four_plots(tmp_path):
     assert 1 < float(text["8 texts of more tokens"][1]) < 1.2
     assert float(contrast["all pairs"][-1]) > 1.2
     assert len(loader) == 6
+    assert {"2,000", "20,000"} < set(order)
     assert all(float(cell) > 0 for row in list(loader.values())[2:] for cell in row[1:])
 
 

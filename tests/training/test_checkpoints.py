@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import train
 from tests.training.conftest import DEBUG
@@ -63,6 +64,17 @@ def test_other_settings_are_refused(stopped: tuple[list[str], Path], capsys: pyt
     assert "compute.fp8: none then, linears now" in message
     assert "compute.fused_optimizer: true then, false now" in message
     assert "packed" not in message
+
+
+def test_a_run_of_an_older_version_goes_on(stopped: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]):
+    """Its record lacks the keys that came later."""
+    arguments, folder = stopped
+    record = folder.parent / "config.yaml"
+    older = yaml.safe_load(record.read_text())
+    del older["compute"], older["estimate"], older["data"]["decode"]
+    record.write_text(yaml.safe_dump(older))
+    assert "compute.fp8: none then, linears now" in refusal(capsys, *arguments, "compute.fp8=linears")
+    assert train.main(arguments) == 0
 
 
 def test_a_run_may_go_on_computed_in_another_way(stopped: tuple[list[str], Path], tmp_path: Path):
