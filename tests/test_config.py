@@ -223,3 +223,13 @@ def test_a_bare_protocol_is_refused_too(tmp_path: Path):
         load_config(ProtocolConfig, str(path), [])
     path.write_text("title: a\nsource: b\nknn: null\nfinetune: {}\n")
     assert load_config(ProtocolConfig, str(path), []).knn is None
+
+
+def test_the_preset_for_24_gb_is_the_papers_run_computed_otherwise():
+    """Only what `compute` says differs, and of that nothing that changes a loss."""
+    remotes = ["data.paired.remote=p", "data.unpaired.remote=u"]
+    paper, small = (
+        to_plain(load_config(TrainConfig, path, remotes)) for path in (PRETRAIN, "yamls/pretrain_24gb.yaml")
+    )
+    assert small.pop("compute") == paper.pop("compute") | {"chunk_size": 30}
+    assert small == paper
