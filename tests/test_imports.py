@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"omegaconf"},
     ),
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
-    "run_settings": ({"errors", "callbacks", "config"}, {"composer", "streaming", "torch"}),
+    "run_settings": ({"errors", "callbacks", "config", "config_file"}, {"composer", "streaming", "torch"}),
     "costs": (
         {"errors", "times", "types", "compute", "config", "data", "distributed", "models", "build"},
         {"omegaconf"},
