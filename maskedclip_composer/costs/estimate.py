@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from maskedclip_composer.compute import ActivationConfig
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.costs.devices import Device
 from maskedclip_composer.costs.passes import Precision
@@ -71,10 +70,14 @@ def smaller(config: TrainConfig, ranks: int) -> Iterator[tuple[str, TrainConfig]
     if activation.image != "full":
         kept = replace(activation, image="full")
         yield "compute.activation.image=full", replace(config, compute=replace(compute, activation=kept))
-    if (activation.image, activation.text, activation.decoders) != ("full", "full", "full"):
-        towers = ActivationConfig(image="full", text="full", decoders="full")
-        changed = replace(config, compute=replace(compute, activation=towers))
-        yield shlex.quote("compute.activation={image: full, text: full, decoders: full}"), changed
+    # Training refuses the setting of a tower that a recipe lacks.
+    has_decoders = any(objective.has_decoder for objective in config.objectives.present().values())
+    towers = ["image", *(["text"] if config.reads_texts else []), *(["decoders"] if has_decoders else [])]
+    kept = replace(activation, **dict.fromkeys(towers, "full"))
+    if kept != activation and len(towers) > 1:
+        setting = ", ".join(f"{tower}: full" for tower in towers)
+        changed = replace(config, compute=replace(compute, activation=kept))
+        yield shlex.quote(f"compute.activation={{{setting}}}"), changed
     images = sum(stream.batch_size for stream in config.data.streams().values()) // ranks
     chunk = max(1, images // 8)
     if compute.chunk_size is None or compute.chunk_size > chunk:

@@ -59,7 +59,7 @@ def _lock(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another run of this machine is opening its data; waiting for it")
+        log.warning("another run of this machine is opening its data; waiting for it")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 

@@ -46,6 +46,7 @@ class AttMimConfig(ObjectiveConfig):
     """
 
     key: ClassVar[str] = "att_mim"
+    has_decoder: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"paired"})
     reads_whole: ClassVar[bool] = True
     needs_joint_space: ClassVar[bool] = True

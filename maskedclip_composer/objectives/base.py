@@ -89,6 +89,7 @@ class ObjectiveConfig(ABC):
         needs_joint_space: Whether it looks something up in the space of a two-tower objective.
         masks_at_random: Whether it reads views whose patches `mask_ratio` removes.
         reads_whole: Whether it reads whole paired images of the student.
+        has_decoder: Whether it has a decoder, whose activations can be computed again.
         weight: Factor of the loss in the total.
     """
 
@@ -101,6 +102,7 @@ class ObjectiveConfig(ABC):
     needs_joint_space: ClassVar[bool] = False
     masks_at_random: ClassVar[bool] = False
     reads_whole: ClassVar[bool] = False
+    has_decoder: ClassVar[bool] = False
 
     weight: float = 1.0
 

@@ -30,6 +30,7 @@ class EntMlmConfig(ObjectiveConfig):
     """
 
     key: ClassVar[str] = "ent_mlm"
+    has_decoder: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"paired", "entities"})
     reads_whole: ClassVar[bool] = True
 

@@ -27,6 +27,7 @@ class MfdConfig(ObjectiveConfig):
     """
 
     key: ClassVar[str] = "mfd"
+    has_decoder: ClassVar[bool] = True
     uses_unpaired: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
     masks_at_random: ClassVar[bool] = True

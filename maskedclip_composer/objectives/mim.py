@@ -31,6 +31,7 @@ class MimConfig(ObjectiveConfig):
     """
 
     key: ClassVar[str] = "mim"
+    has_decoder: ClassVar[bool] = True
     uses_unpaired: ClassVar[bool] = True
     masks_at_random: ClassVar[bool] = True
 

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from maskedclip_composer.compute import ComputeConfig
+from maskedclip_composer.models.cross_decoder import CrossDecoder
+from maskedclip_composer.models.decoder import Decoder
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoder
@@ -206,6 +208,14 @@ def test_the_state_dict_has_no_constants_and_loads_strictly():
     assert not torch.equal(other.branch.image_encoder.vit.cls_token, net.branch.image_encoder.vit.cls_token)
     other.load_state_dict(state, strict=True)
     assert all(torch.equal(value, state[name]) for name, value in other.state_dict().items())
+
+
+def test_configs_know_which_objectives_have_decoders():
+    for recipe, (names, _) in tiny.RECIPES.items():
+        objectives = tiny.net(recipe).objectives
+        for name in names:
+            found = any(isinstance(module, Decoder | CrossDecoder) for module in objectives[name].modules())
+            assert found == tiny.OBJECTIVES[name].has_decoder, name
 
 
 def test_only_one_child_and_every_parameter_inside_an_fsdp_unit():

@@ -158,6 +158,21 @@ def test_remedies_bring_what_they_say(overrides: Overrides):
     assert all(size < before for size in found.values())
 
 
+@pytest.mark.parametrize(
+    ("objectives", "towers"),
+    [
+        ("{mim: {}, lg_clip: null, mfd: null}", "{image: full, decoders: full}"),
+        ("{mim: null, lg_clip: {}, mfd: null}", "{image: full, text: full}"),
+    ],
+)
+def test_remedies_name_the_towers_that_a_recipe_has(overrides: Overrides, objectives: str, towers: str):
+    parts = ["bridge.depth=0"] if "mim: {}" in objectives else ["data.unpaired=null"]
+    run = config(overrides, "trainer.precision=fp32", f"objectives={objectives}", *parts)
+    now = step_cost(run, build_model, ranks=1, precisions=("fp32",))
+    found = [written for written, _ in remedies(run, now, build_model, 1)]
+    assert shlex.quote(f"compute.activation={towers}") in found
+
+
 def test_remedies_are_settings_that_a_shell_takes(overrides: Overrides):
     run = config(overrides, "trainer.precision=amp_bf16", "compute.compile=auto")
     for written, expected in smaller(run, 2):
