@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Streaming picks a name for its shared memory and takes it in two steps: two processes that begin together may pick the
 # same. So the tests that use it are one process, all others are another beside it.
-STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/benchmarks \
+STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/benchmarks tests/drill \
   tests/evaluation/protocols/test_zero_shot.py tests/test_initial_weights.py
 
-.PHONY: install demo test test-streaming test-others lint format bench bench-loader docs clean
+.PHONY: install demo test test-streaming test-others lint format drill bench bench-loader docs clean
 
 install: $(VENV)/.installed
 
@@ -58,6 +58,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Every fault that docs/reliability.md promises something about: a table. ARGS="words of a fault's name" for some.
+drill: install
+	$(BIN)/python -m tests.drill $(ARGS)
 
 # All are run, whichever fails: counts first, and what load on the machine disturbs most last.
 bench: install
