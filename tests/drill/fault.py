@@ -59,6 +59,7 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
     process = context.Process(target=_report, args=(fault, folder, theirs))
     process.start()
     theirs.close()
+    start = time.monotonic()
     try:
         ours.recv()  # its modules are imported: from here on time counts
         start = time.monotonic()
