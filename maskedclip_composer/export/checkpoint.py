@@ -27,15 +27,21 @@ HARMLESS = (
     *(getattr(np.dtypes, name) for name in ("UInt32DType", "Int64DType", "Float32DType", "Float64DType", "BoolDType")),
 )
 
+_IF_REFUSED = "Use the encoder.safetensors of the run instead."
+
 
 class RefusedError(UserError):
     """What a file holds could run code when it is read."""
 
     def __init__(self, path: Path, kind: str, remedy: str):
-        super().__init__(f"{path} was refused: it holds an object of type {kind}, and reading it could run code.\n{remedy}")
+        super().__init__(
+            f"{path} was refused: it holds an object of type {kind}, and reading it could run code.\n{remedy}"
+        )
 
 
-def read_checkpoint(path: Path, *, if_refused: str = "Use the encoder.safetensors of the run instead.") -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, if_refused: str = "Use the encoder.safetensors of the run instead."
+) -> dict[str, Any]:
     """Read a `.pt` file of Composer onto the CPU, admitting tensors, containers, numbers and a short list of types.
 
     Composer 0.32.1 itself unpickles everything, which executes code that a checkpoint carries.

@@ -28,7 +28,9 @@ def same(runs: Runs, whole: str, broken: str, *, also: str = "") -> Seen:
     differing = [key for key in values.keys() | others.keys() if not _equal(values.get(key), others.get(key))]
     repeated = len(found) - len(digests)
     if lost or extra or other or differing:
-        what = f"{extra} samples too many; other draws in steps {sorted(set(other))}; differing: {sorted(differing)[:5]}"
+        what = (
+            f"{extra} samples too many; other draws in steps {sorted(set(other))}; differing: {sorted(differing)[:5]}"
+        )
         return Seen(what=f"{what} {also}", lost=lost, kept=False)
     what = f"{_steps(expected)} steps and {len(values)} values of the last checkpoint bit for bit; {repeated} repeated"
     return Seen(what=f"{what}. {also}", lost=0, kept=True)
