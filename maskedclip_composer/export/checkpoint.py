@@ -95,6 +95,13 @@ def read_pickle(
     except pickle.UnpicklingError as error:
         # torch's own text advises to switch the check off.
         found = re.search(r"GLOBAL (\S+)", str(error), re.IGNORECASE)
+        if found is None and content is None and not zipfile.is_zipfile(path):  # zeros, which a power cut leaves
+            raise _unreadable(path, error, if_damaged) from error
         raise RefusedError(path, found.group(1).rstrip(".") if found else "unknown", if_refused) from error
     except (OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]}).\n{if_damaged}") from error
+        raise _unreadable(path, error, if_damaged) from error
+
+
+def _unreadable(path: Path, error: Exception, remedy: str) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} is not a readable checkpoint ({reason}).\n{remedy}")

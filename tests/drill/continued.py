@@ -113,6 +113,13 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def zeros(path: Path) -> None:
+    """Leave the length and no content, as a power cut does where nobody waited for the disk."""
+    size = path.stat().st_size
+    os.truncate(path, 0)
+    os.truncate(path, size)
+
+
 def cut_shard(path: Path) -> None:
     """Cut a shard in half."""
     cut(path / "__0_0.distcp")
@@ -129,13 +136,13 @@ def lose_layout(path: Path) -> None:
 
 
 def damaged_file(folder: Path) -> Seen:
-    """A checkpoint of one file: cut, and empty."""
-    return damaged(folder, [cut, lambda path: os.truncate(path, 0)])
+    """A checkpoint of one file: cut, empty, and of zeros."""
+    return damaged(folder, [cut, lambda path: os.truncate(path, 0), zeros])
 
 
 def damaged_shards(folder: Path) -> Seen:
     """A sharded checkpoint."""
-    return damaged(folder, [cut_shard, lose_shard, lose_layout, lambda path: cut(path / ".metadata")], FSDP)
+    return damaged(folder, [cut_shard, lose_shard, lose_layout, lambda path: zeros(path / ".metadata")], FSDP)
 
 
 ORDER = "every step has its samples; weights to rounding"
