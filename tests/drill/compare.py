@@ -45,6 +45,11 @@ def difference_in_samples(whole: Iterable[dict[str, Any]], broken: Iterable[dict
     return (expected - found).total(), (found - expected).total()
 
 
+def same_views(whole: Iterable[dict[str, Any]], broken: Iterable[dict[str, Any]]) -> bool:
+    """Tell whether all samples have the same crop and mask in every step that counts, whichever rank reads them."""
+    return _samples(whole, "views") == _samples(broken, "views")
+
+
 def last_checkpoint(run_folder: Path) -> dict[str, Any]:
     """Return the values of a run's newest checkpoint by dotted name, without those that may differ."""
     path = newest_first(run_folder / "checkpoints")[0]
@@ -53,8 +58,8 @@ def last_checkpoint(run_folder: Path) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.endswith(MAY_DIFFER)}
 
 
-def _samples(lines: Iterable[dict[str, Any]]) -> Counter[tuple[int, str, int]]:
-    """Count (step, stream, sample id) of all ranks, of a repeated step those of the last start that came to it."""
+def _samples(lines: Iterable[dict[str, Any]], what: str = "ids") -> Counter[tuple[int, str, Any]]:
+    """Count (step, stream, sample) of all ranks, of a repeated step those of the last start that came to it."""
     lines = list(lines)
     last: dict[int, int] = {}
     for line in lines:
@@ -63,7 +68,7 @@ def _samples(lines: Iterable[dict[str, Any]]) -> Counter[tuple[int, str, int]]:
         (line["step"], kind, sample)
         for line in lines
         if line["start"] == last[line["step"]]
-        for kind, samples in line["ids"].items()
+        for kind, samples in line[what].items()
         for sample in samples
     )
 

@@ -10,7 +10,7 @@ from composer.core import Event
 from safetensors.torch import load_file
 
 from maskedclip_composer.callbacks.whole_checkpoints import newest_first
-from tests.drill.compare import difference_in_samples, same
+from tests.drill.compare import difference_in_samples, same, same_views
 from tests.drill.fault import Fault, Seen
 from tests.drill.kills import FSDP, KILLED, at
 from tests.drill.runs import At, Runs
@@ -32,8 +32,15 @@ def on_other_ranks(folder: Path, *overrides: str) -> Seen:
     lost, extra = difference_in_samples(runs.steps("whole"), runs.steps("broken"))
     whole, broken = (load_file(runs.run_folder(name) / "encoder.safetensors") for name in ("whole", "broken"))
     error = max(float((broken[key] - value).abs().max()) for key, value in whole.items())
-    what = f"2, 1, then 4 ranks: every step has its samples ({extra} too many); weights differ by at most {error:.1e}"
-    return Seen(what=what, lost=lost, kept=not lost and not extra and error < ROUNDING)
+    views = same_views(runs.steps("whole"), runs.steps("broken"))
+    what = f"2, 1, then 4 ranks: {extra} samples too many; crops and masks {'the same' if views else 'differ'}"
+    kept = not lost and not extra and views and error < ROUNDING
+    return Seen(what=f"{what}; weights differ by at most {error:.1e}", lost=lost, kept=kept)
+
+
+def on_other_ranks_with_fsdp(folder: Path) -> Seen:
+    """Shards of two ranks are read by one, and those of one by four."""
+    return on_other_ranks(folder, FSDP)
 
 
 def with_other_workers(folder: Path) -> Seen:
@@ -145,11 +152,12 @@ def damaged_shards(folder: Path) -> Seen:
     return damaged(folder, [cut_shard, lose_shard, lose_layout, lambda path: zeros(path / ".metadata")], FSDP)
 
 
-ORDER = "every step has its samples; weights to rounding"
+ORDER = "every step has its samples, crops and masks; weights to rounding"
 FALLBACK = "a warning; the run goes on from the checkpoint before, bit for bit"
 STOPS = "it stops and names file and cause, older checkpoints stay; with space it goes on, bit for bit"
 FAULTS = [
     Fault(name="continued on other numbers of ranks", expected=ORDER, within=300, run=on_other_ranks),
+    Fault(name="fsdp continued on other numbers of ranks", expected=ORDER, within=400, run=on_other_ranks_with_fsdp),
     Fault(name="continued with other loader processes", expected="bit for bit", within=300, run=with_other_workers),
     Fault(name="continued with other parallelism", expected="refused by name", within=300, run=with_other_parallelism),
     Fault(name="newest checkpoint cut short", expected=FALLBACK, within=300, run=damaged_file),

@@ -137,9 +137,9 @@ def fsdp_amid_an_epoch(folder: Path) -> Seen:
     return amid_an_epoch(folder, FSDP, ranks=2)
 
 
-def at_an_epochs_end(folder: Path, ranks: int = 1) -> Seen:
+def at_an_epochs_end(folder: Path, interval: str = "4ba", ranks: int = 1) -> Seen:
     """Before and after the epoch's last step is saved, and where the next epoch begins."""
-    return killed(folder, AT_THE_END, "checkpoint.interval=4ba", ranks=ranks)
+    return killed(folder, AT_THE_END, f"checkpoint.interval={interval}", ranks=ranks)
 
 
 def while_writing(folder: Path) -> Seen:
@@ -167,7 +167,7 @@ FAULTS = [
     _fault("killed while a checkpoint is written", while_writing, 300),
     _fault("killed by the clock, six times", partial(by_the_clock, times=6), 400),
     _fault("two ranks, both killed amid an epoch", partial(amid_an_epoch, ranks=2), 300),
-    _fault("two ranks, both killed at an epoch's end", partial(at_an_epochs_end, ranks=2), 400),
+    _fault("two ranks, both killed at an epoch's end", partial(at_an_epochs_end, interval="1ep", ranks=2), 400),
     _fault("two ranks, one of them killed", one_of_two, 300),
     _fault("fsdp on two ranks, killed amid an epoch", fsdp_amid_an_epoch, 400),
     _fault("fsdp on two ranks, killed while a checkpoint is written", while_writing_shards, 600),

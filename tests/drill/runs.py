@@ -39,7 +39,10 @@ Prepare = Callable[[Trainer], None]
 
 
 class Recorder(Callback):
-    """Appends to a file what a rank trains on in each step: sample ids, and a digest of all that was drawn for it."""
+    """Appends to a file what a rank trains on in each step.
+
+    Its sample ids, digests of each sample's crop and mask, and one digest of all that was drawn for the step.
+    """
 
     def __init__(self, path: Path, start: int):
         self.path, self.start = path, start
@@ -51,11 +54,20 @@ class Recorder(Callback):
             for name, tensor in sorted(part.items()):
                 digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
         ids = {kind: part["sample_id"].tolist() for kind, part in state.batch.items()}
+        views = {
+            kind: [_digest(image, noise) for image, noise in zip(part["image"], part["noise"], strict=True)]
+            for kind, part in state.batch.items()
+        }
         line = {"start": self.start, "step": state.timestamp.batch.value, "rank": dist.get_global_rank(), "ids": ids}
+        line |= {"views": views}
         with self.path.open("a") as file:
             file.write(json.dumps(line | {"digest": digest.hexdigest()}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _digest(*tensors: torch.Tensor) -> str:
+    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()[:12]
 
 
 class At(Callback):

@@ -14,6 +14,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import yaml
 
+import maskedclip_composer.build
 import train
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig
@@ -109,6 +110,18 @@ def test_a_checkpoint_has_its_name_only_when_it_is_whole(
     )
     assert os.readlink(folder / "latest-rank0.pt") == "ep0-ba4-rank0.pt"
     assert not list((folder / ".writing").iterdir())
+
+
+def test_a_disk_that_is_full_elsewhere_is_told_without_a_traceback(
+    overrides: Overrides, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(config: TrainConfig) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/metrics.jsonl")
+
+    monkeypatch.setattr(maskedclip_composer.build, "build_trainer", fail)
+    message = refusal(capsys, DEBUG, *overrides())
+    assert "No space left on device: /full/metrics.jsonl." in message
+    assert "the same command goes on from the newest checkpoint" in message
 
 
 def test_other_settings_are_refused(stopped: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]):
