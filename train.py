@@ -7,6 +7,7 @@ Several ranks: composer -n 4 train.py FILE.yaml. The same command continues an i
 What it would cost: composer train.py FILE.yaml dry_run=true.
 """
 
+import errno
 import os
 import sys
 
@@ -44,6 +45,13 @@ def main(arguments: list[str]) -> int:
         trainer.close()
     except UserError as error:
         return report(error, "train.py")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+        return report(
+            UserError(f"{what}.\nMake room; the same command goes on from the newest checkpoint."), "train.py"
+        )
     print(f"Encoder: {config.run_folder / 'encoder.safetensors'}")
     return 0
 
