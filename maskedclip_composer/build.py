@@ -80,6 +80,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        watch=config.watch,
         count_operations=partial(_count_operations, config),
         origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
