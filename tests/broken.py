@@ -7,6 +7,7 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
+from torch import Tensor
 
 from maskedclip_composer.algorithms.ema_teacher import unwrap
 
@@ -23,13 +24,18 @@ class NanImages(Callback):
         self.steps, self.rank = steps, rank
 
     def before_forward(self, state: State, logger: Logger) -> None:
-        if self._acts(state):
-            self._kept = unwrap(state.model).net.image_mean.clone()
-            unwrap(state.model).net.image_mean.fill_(math.nan)
+        net = unwrap(state.model).net
+        if self._acts(state):  # within the forward pass: before it DDP gives every rank the buffers of the first
+            kept = net.image_mean.clone()
+            self._hooks = (
+                net.register_forward_pre_hook(lambda *_: _fill(net.image_mean, math.nan)),
+                net.register_forward_hook(lambda *_: _fill(net.image_mean, kept)),
+            )
 
     def after_forward(self, state: State, logger: Logger) -> None:
         if self._acts(state):
-            unwrap(state.model).net.image_mean.copy_(self._kept)
+            for hook in self._hooks:
+                hook.remove()
 
     def _acts(self, state: State) -> bool:
         return state.timestamp.batch.value + 1 in self.steps and dist.get_global_rank() == self.rank
@@ -57,3 +63,7 @@ class LossIsNan(Callback):
         if state.timestamp.batch.value + 1 in self.steps and dist.get_global_rank() == self.rank:
             assert isinstance(state.loss, dict)
             state.loss[self.name] = torch.full_like(state.loss[self.name], math.nan)
+
+
+def _fill(buffer: Tensor, value: Tensor | float) -> None:
+    buffer[:] = value

@@ -63,7 +63,7 @@ class Fault:
             if bad and name != "total":
                 where = "" if len(bad) == len(values) else f" on rank {', '.join(map(str, bad))}"
                 facts.append(f"the loss {name} is {values[bad[0]]}{where}")
-        return f"Step {self.step}: {' and '.join(facts) or 'the loss is not finite'}"
+        return f"Step {self.step}: {', '.join(facts) or 'the loss is not finite'}"
 
     @property
     def who(self) -> str:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MOMENTUM = 0.8  # of the mean over records: one batch says little
 RECOVERY = 1.5  # times its threshold a number is well again: one that hovers about it is warned of once
 # So far above a collapsed model's the best has to be for a fall to mean something: pairs find each other by chance too.
-LEAST = {"variance": 0.0, "effective_rank": 0.5, "retrieval": 0.1}
+LEAST = {"variance": 0.0, "effective_rank": 0.5, "retrieval": 0.2}
 
 Kind = Literal["logit_scale", "variance", "effective_rank", "retrieval"]
 
@@ -139,10 +139,11 @@ def _short(name: str, watched: Watched) -> str:
 def _sentence(name: str, kind: Kind, share: float, watched: Watched) -> str:
     above = {"effective_rank": " above 1", "retrieval": " above chance"}.get(kind, "")
     if kind == "logit_scale":
-        value, remedy = f"{watched.mean:.0%} of its limit", "Pairs may be learnt by heart: lower the objective's weight"
+        value = f"{watched.mean:.1%} of its limit"
+        remedy = "Pairs may be learnt by heart: lower the objective's weight or optimizer.lr"
     else:
         value = f"{watched.mean:.3g}{above}; its best was {watched.best:.3g}{above}"
         remedy = "Features may have collapsed: go back to a checkpoint from before, and lower optimizer.lr"
     if not watched.is_bad:
         return f"{name} is well again, at {value}."
-    return f"{name} is at {value}.\n{remedy}, or watch.{kind}={share:g} if it is well so; null does not watch it."
+    return f"{name} is at {value} (watch.{kind}={share:g}).\n{remedy}. Where it is meant so: watch.{kind}=null."

@@ -49,7 +49,7 @@ def optimiser_state(trainer) -> list[dict]:
         (GradientsOf(math.nan, [2]), "the gradient norm is nan, so"),
         (GradientsOf(math.inf, [2]), "the gradient norm is (nan|inf), so"),
         (LossIsNan("mim", [2]), "the loss mim is nan, so"),
-        (NanImages([2]), "the gradient norm is nan and the loss mim is nan and the loss lg_clip is nan and "),
+        (NanImages([2]), "the gradient norm is nan, the loss mim is nan, the loss lg_clip is nan, "),
     ],
 )
 def test_a_step_that_is_not_finite_stops_the_run_before_its_checkpoint(fault, what):
