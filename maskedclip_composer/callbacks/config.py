@@ -80,7 +80,7 @@ class WatchConfig:
         retrieval: Share of its best, both above chance, under which retrieval within the batch has.
     """
 
-    grace: int = 200
+    grace: int = 1000
     logit_scale: float | None = 0.99
     variance: float | None = 0.02
     effective_rank: float | None = 0.1

@@ -89,12 +89,12 @@ def test_a_number_that_hovers_about_its_threshold_is_told_once(caplog):
 
 
 def test_nothing_is_told_within_the_grace_period_but_the_best_is_known(caplog):
-    seen = Seen(grace=200)
-    seen.feed("lg_clip/image_variance", *[0.4] * 5, *[0.0] * 15)
+    seen = Seen(grace=250)
+    seen.feed("lg_clip/image_variance", *[0.4] * 5, *[0.0] * 20)
     assert not caplog.records
     seen.feed("lg_clip/image_variance", 0.0)
     assert caplog.text.count("is at") == 1
-    assert "Step 210:" in caplog.text
+    assert "Step 260:" in caplog.text
 
 
 @pytest.mark.parametrize(
