@@ -195,7 +195,7 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
 
 
 def build_algorithms(
-    config: TrainConfig, *, on_gpu: bool, faults: FaultFile, find_sample: FindSample
+    config: TrainConfig, *, on_gpu: bool, faults: FaultFile | None = None, find_sample: FindSample | None = None
 ) -> list[Algorithm]:
     """Build what happens around the optimiser step; the logit scale is clamped before the teacher is updated."""
     clip = ClipGradients(config.optimizer.max_grad_norm)
@@ -203,7 +203,7 @@ def build_algorithms(
         clip,
         config.optimizer.non_finite,
         config.optimizer.max_skipped,
-        record=faults.append,
+        record=None if faults is None else faults.append,
         find_sample=find_sample,
     )
     algorithms: list[Algorithm] = [steps, clip]

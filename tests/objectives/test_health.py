@@ -11,10 +11,11 @@ from maskedclip_composer.objectives.health import (
 )
 
 
-def test_the_effective_rank_is_rankmes_printed_formula():
-    features = torch.randn(20, 7, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(20, 7), (7, 20)])
+def test_the_effective_rank_is_rankmes_printed_formula(shape):
+    features = torch.randn(shape)
     features[:, 3] *= 5
-    values = torch.linalg.eigvalsh(features.T @ features).clamp(min=0).sqrt().tolist()
+    values = torch.linalg.svdvals(features.double()).tolist()
     entropy = 0.0
     for value in values:
         share = value / sum(values) + 1e-7
