@@ -32,6 +32,7 @@ from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.types import Batch
 from tests import tiny
+from tests.algorithms.spoilt_ranks import spoilt_runs
 from tests.composer_run import fit
 from tests.objectives import mmclip
 
@@ -209,6 +210,8 @@ def main(folder: Path) -> None:
                 "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
             }
             trainer.close()
+    for fsdp in (False, True):
+        results["spoilt", fsdp] = spoilt_runs([tiny.share(batch, rank, ranks) for batch in batches()], fsdp=fsdp)
     if rank == 0:
         torch.save(results, folder / "results.pt")
     dist.barrier()
