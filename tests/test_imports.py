@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "models": ({"errors", "types", "compute"}, {"streaming", "omegaconf"}),
     "objectives": ({"errors", "losses", "models", "distributed", "compute"}, {"composer", "streaming", "omegaconf"}),
     "algorithms": ({"errors", "models", "objectives"}, {"streaming", "omegaconf"}),
-    "config_file": ({"errors"}, {"torch", "composer", "streaming"}),
+    "config_text": ({"errors"}, {"torch", "composer", "streaming"}),
+    "config_file": ({"errors", "config_text"}, {"torch", "composer", "streaming"}),
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),
     "evaluation": (
