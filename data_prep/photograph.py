@@ -114,6 +114,7 @@ def prepare(path: str, recipe: Recipe) -> Photograph | str:
         return f"cannot be read: {error.strerror}"
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about damaged EXIF, without the file's name
             # PIL only warns between one and two times its limit of pixels.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _prepare(original, recipe)
