@@ -10,6 +10,7 @@ What it would cost: composer train.py FILE.yaml dry_run=true.
 import os
 import sys
 
+from maskedclip_composer.callbacks.redaction import redact_tracebacks
 from maskedclip_composer.errors import UserError, report
 
 
@@ -49,4 +50,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    redact_tracebacks()
     sys.exit(main(sys.argv[1:]))

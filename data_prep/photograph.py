@@ -16,7 +16,7 @@ from data_prep.crop import Crop, find_retina
 from data_prep.fingerprint import perceptual_hash
 from data_prep.metadata import strip_metadata
 from data_prep.quality import Quality, assess
-from maskedclip_composer.data.limits import FORMATS, check_jpeg
+from maskedclip_composer.data.limits import FORMATS, check_jpeg, check_size
 from maskedclip_composer.data.pixels import encode_pixels
 from maskedclip_composer.errors import UserError
 
@@ -130,6 +130,7 @@ def prepare(path: str, recipe: Recipe) -> Photograph | str:
 
 def _prepare(original: bytes, recipe: Recipe) -> Photograph | str:
     with Image.open(io.BytesIO(original), formats=FORMATS) as stored:
+        check_size(stored.height, stored.width)
         if stored.format in ("JPEG", "MPO"):
             check_jpeg(original)
         image, is_sound = _load(stored, original)

@@ -6,6 +6,9 @@ import simplejpeg
 
 MOST_PIXELS = 89_478_485
 """PIL's own limit: 256 MiB of RGB. The largest fundus cameras have half of it."""
+LONGEST = 20
+"""The long side as a multiple of the short one; a panorama of a retina has 3. Of a strip that is resized by its short
+side, as evaluation and the measures of quality do, the long one fills the memory."""
 MOST_SCANS = 100
 """Of a progressive JPEG; libjpeg goes over all pixels for each of them, and 11 bytes are one. Encoders write 10."""
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "PPM", "WEBP", "GIF")
@@ -19,6 +22,8 @@ def check_size(height: int, width: int) -> None:
     """Raise ValueError where a photograph of so many pixels is not decoded."""
     if height * width > MOST_PIXELS:
         raise ValueError(f"more than {MOST_PIXELS} pixels")
+    if max(height, width) > LONGEST * min(height, width):
+        raise ValueError(f"{width} x {height} pixels are a strip and no photograph")
 
 
 def check_jpeg(data: bytes) -> tuple[int, int]:
