@@ -131,6 +131,7 @@ def hostile() -> dict[str, bytes]:
         "PPM of 99,999 x 99,999": b"P6 99999 99999 255\n\0\0\0",
         "PPM as text without an end": b"P3 8000 8000 255\n" + b"1" * 1_000_000,
         "WebP of 16,384 x 16,384": webp,
+        "a strip of 3 x 65,000": saved(Image.new("RGB", (3, 65_000), (180, 90, 50)), "PNG"),
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n%%EOF\n",
         "a pickle": b"cos\nsystem\n(S'touch owned'\ntR.",
         "pixels of 28 GB": b"\x93NUMPY\x01\0\x76\0" + head,
