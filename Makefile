@@ -9,7 +9,7 @@ STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/drill \
   $(addprefix tests/benchmarks/,test_benchmarks.py test_growth.py test_trainer.py) \
   tests/evaluation/protocols/test_zero_shot.py tests/test_initial_weights.py
 
-.PHONY: install demo test test-streaming test-others lint format drill bench bench-loader docs clean
+.PHONY: install demo test test-streaming test-others lint audit format drill bench bench-loader docs clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/hadolint Dockerfile
+	-@$(MAKE) -s audit  # told, and no failure: what is found depends on the day, and not on the commit
+
+# Known vulnerabilities of what is installed. Fails where one is not listed in pyproject.toml, or none could be asked for.
+audit: install
+	$(BIN)/python tests/audit.py $(VENV)/audit
 
 format: install
 	$(BIN)/ruff check --fix .

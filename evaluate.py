@@ -16,6 +16,7 @@ continues. The report is made at the end, and again by: python -m maskedclip_com
 import os
 import sys
 
+from maskedclip_composer.callbacks.redaction import redact_tracebacks
 from maskedclip_composer.errors import UserError, report
 
 
@@ -46,4 +47,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    redact_tracebacks()
     sys.exit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 
+from maskedclip_composer.callbacks.redaction import redact_tracebacks
 from maskedclip_composer.errors import UserError, report
 
 
@@ -57,4 +58,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    redact_tracebacks()
     sys.exit(main(sys.argv[1:]))

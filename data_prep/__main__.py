@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from maskedclip_composer.callbacks.redaction import redact_tracebacks
 from maskedclip_composer.errors import UserError, report
 
 
@@ -32,4 +33,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    redact_tracebacks()
     sys.exit(main())

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from data_prep.manifest import Row
 from data_prep.parts import Objection, write_part
 from data_prep.photograph import ENCODINGS, Photograph, Recipe
 from data_prep.pool import prepare_in_order
+from data_prep.pseudonyms import Pseudonyms
 from data_prep.records import QUARANTINED
 from data_prep.remote import locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
@@ -110,6 +111,7 @@ def convert(
     by_split: bool = True,
     about: Mapping[str, Any] | None = None,
     objection: Objection | None = None,
+    pseudonyms: Pseudonyms | None = None,
 ) -> int:
     """Convert checked rows; return the exit status.
 
@@ -123,20 +125,22 @@ def convert(
         by_split: Whether each split becomes a folder of its own.
         about: What the data set says of itself, see `prepare.about`; noted there and in the data card.
         objection: Keeps photographs of test sets out, see `parts.py`.
+        pseudonyms: Under which the rows' images go by.
 
     Raises:
         UserError: The destination is wrong, or the disk is full; nothing was published.
     """
     workplace = Workplace(conversion.out, conversion.work)
     check_destination(conversion.out, conversion.overwrite, workplace.begun(conversion.out))
-    options = conversion.recipe.options()
+    options = conversion.recipe.options() | (pseudonyms.options() if pseudonyms is not None else {})
+    original = pseudonyms.original if pseudonyms is not None else str
     workplace.open()
     try:
         plan = options | {"images": str(root), "kind": kind, "columns": COLUMNS[kind]}
         ledger, same = workplace.plan(rows, plan, part_rows=conversion.part, by_split=by_split)
         if same:
             print(f"continuing the unfinished run in {workplace.folder}", file=sys.stderr)
-        _convert(workplace, ledger, kind, root, conversion, objection)
+        _convert(workplace, ledger, kind, root, conversion, objection, original)
         join = workplace.assemble if conversion.spark is None else workplace.merge
         tree = join(ledger.parts())
         tally = write_records(ledger, tree, dataset=dataset)
@@ -182,13 +186,14 @@ def _convert(
     root: Path | str,
     conversion: Conversion,
     objection: Objection | None,
+    original: Callable[[str], str],
 ) -> None:
     """Do the parts that are not finished."""
     todo = ledger.parts(open_only=True)
     missing, total = sum(part.size for part in todo), ledger.num_rows()
     with tqdm(total=total, initial=total - missing, unit="image", disable=None) as progress:
         if conversion.spark is None:
-            _convert_here(workplace, ledger, todo, kind, root, conversion, objection, progress)
+            _convert_here(workplace, ledger, todo, kind, root, conversion, objection, original, progress)
         elif todo:
             task = spark.Task(kind=kind, root=root, recipe=conversion.recipe, objection=objection)
             for part, folder, outcomes in spark.convert_parts(conversion.spark, workplace, ledger, todo, task):
@@ -206,6 +211,7 @@ def _convert_here(
     root: Path | str,
     conversion: Conversion,
     objection: Objection | None,
+    original: Callable[[str], str],
     progress: Any,
 ) -> None:
     workers = conversion.workers or len(os.sched_getaffinity(0))
@@ -213,7 +219,7 @@ def _convert_here(
     def paths() -> Iterator[str]:
         for part in todo:
             for row in ledger.rows(part):
-                yield locate(root, row.image)
+                yield locate(root, original(row.image))
 
     # A handful of photographs is done before a second process is up.
     few = sum(part.size for part in todo) <= 8

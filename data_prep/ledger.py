@@ -93,8 +93,10 @@ class Ledger:
         aside = file.with_suffix(".new")
         aside.unlink(missing_ok=True)
         ledger = cls(aside)
-        ledger._write(rows, options, part_rows, by_split)
-        ledger.close()
+        try:
+            ledger._write(rows, options, part_rows, by_split)
+        finally:
+            ledger.close()
         fingerprint = cls._fingerprint_of(aside)
         earlier = cls(file) if cls._fingerprint_of(file) == fingerprint else None
         if earlier is not None:

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from data_prep.cells import cell_text, cell_texts, unusable
 from data_prep.folders import path_below, walk_images
 from data_prep.readers.texts import canonical
 from data_prep.readers.vocabulary import NORMAL
 from data_prep.records import BETWEEN
 from data_prep.remote import key_below, list_images
-from data_prep.tables import TableStream, cell_text, cell_texts, stream_table
+from data_prep.tables import TableStream, stream_table
 from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind, TextKind
 from maskedclip_composer.errors import UserError
 
 COLUMNS = ("image", "text", "text_kind", "label", "patient", "eye", "visit", "split", "dataset", "licence")
 _USUAL_NAMES = ("path", "image_path", "filename", "file", "file_name", "img", "image_id", "id", "image name")
 EYES = {"": "", "left": "left", "l": "left", "os": "left", "right": "right", "r": "right", "od": "right"}
-_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+# Names of files beside the folders of the splits, or in them.
+_TAKEN = re.compile(r"(?i)index\.json|shard\..*|manifest\.parquet|report\.json|.*\.(csv|md|jpg)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,10 @@ def _below(root: Path | str, image: str) -> str:
 
 def _match_columns(table: TableStream) -> dict[str, str]:
     """Map our column names to the table's, blind to case."""
-    found = {name.lower(): name for name in reversed(table.columns)}
+    found: dict[str, str] = {}
+    for name in table.columns:
+        if found.setdefault(name.lower(), name) != name and name.lower() in COLUMNS:
+            raise UserError(f"table {table.path}: has {found[name.lower()]!r} and {name!r}; rename one of the columns")
     names = {column: found[column] for column in COLUMNS if column in found}
     if "image" not in names:
         near = difflib.get_close_matches("image", list(found), n=1, cutoff=0.5)
@@ -206,6 +212,8 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
     splits: set[str] = set()
     for number, cells in table.rows:
         row = {column: cells.get(name) for column, name in names.items()}
+        if bad := next((f"{names[column]!r} {why}" for column in row if (why := unusable(column, row[column]))), ""):
+            raise UserError(f"table {table.path}: row {number}: column {bad}")
         labels = cell_texts(row.get("label"), source.separator if kind in ("paired", "multilabel") else None)
         texts = _texts(source, row.get("text"), labels) if kind == "paired" else []
         if not cell_text(row.get("image")):
@@ -222,7 +230,7 @@ def _checked_rows(source: Source, table: TableStream, names: dict[str, str], kin
             has_normal = has_normal or (kind == "multilabel" and NORMAL in map(canonical, labels))
             split = cell_text(row.get("split"))
             splits.add(split)
-            if not _SPLIT.fullmatch(split):
+            if not _SPLIT.fullmatch(split) or _TAKEN.fullmatch(split):
                 remedy = "fill the column with names such as train, val and test"
                 complaint = _Complaint(f"have split {split!r}, which cannot name a folder", remedy)
                 misnamed.setdefault(split, complaint).add(number)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from maskedclip_composer.data.limits import FORMATS
 from maskedclip_composer.data.pixels import is_pixels, read_pixels
 
 
 def open_picture(data: bytes) -> Image.Image:
     """Open a stored photograph, whether encoded or plain pixels; raises what PIL raises, or ValueError."""
-    return Image.fromarray(read_pixels(data)) if is_pixels(data) else Image.open(io.BytesIO(data))
+    return Image.fromarray(read_pixels(data)) if is_pixels(data) else Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 class Shards:

@@ -9,6 +9,7 @@ from typing import Any
 from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.folders import require_folder
 from data_prep.manifest import Source, read_rows
+from data_prep.pseudonyms import Pseudonyms, add_option
 from data_prep.remote import fetch_table, is_remote
 from maskedclip_composer.errors import UserError
 
@@ -53,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
         "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
     )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the images, noted in report.json")
+    add_option(parser)
     add_conversion_options(parser, out_required=True)
     parser.set_defaults(run=run)
 
@@ -77,6 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, root: Path | str) -> int:
+    pseudonyms = None if args.hash_patients is None else Pseudonyms.of(args.hash_patients)
+    if pseudonyms is not None and conversion.spark is not None:
+        raise UserError("--hash-patients: Spark's tasks would write the names of files to its logs; leave --spark out")
+    # Without a table the first folder would name the data set, and it may be a patient's.
+    named = args.dataset or (Path(root).name if pseudonyms is not None and table is None else None)
     source = Source(
         table=table,
         images=root,
@@ -85,9 +92,17 @@ def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, r
         template=args.template,
         label_from_text=args.label_from_text,
         text_from_label=args.text_from_label,
-        dataset=args.dataset,
+        dataset=named,
         licence=args.licence,
     )
     kind, rows = read_rows(source)
     dataset = args.dataset or source.name
-    return convert(conversion, source.images, kind, rows, dataset=dataset, licence=args.licence)
+    return convert(
+        conversion,
+        source.images,
+        kind,
+        rows if pseudonyms is None else pseudonyms.of_rows(rows),
+        dataset=dataset,
+        licence=args.licence,
+        pseudonyms=pseudonyms,
+    )

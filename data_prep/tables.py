@@ -2,19 +2,18 @@
 
 import csv
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_prep.binary_tables import Cells, Lines, parquet_lines, workbook_lines
+from data_prep.cells import cell_text
 from maskedclip_composer.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")
-PART = " / "
-"""Between the parts of a column name that several header rows make up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +34,6 @@ class Form:
     header_rows: int = 1
     names: tuple[str, ...] = ()
     delimiter: str | None = None
-
-
-Cells = list[Any]
-Lines = Iterator[tuple[int, Cells]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +117,6 @@ def stream_table(path: Path, form: Form = Form()) -> TableStream:  # noqa: B008 
     )
 
 
-def cell_text(cell: Any) -> str:
-    """Write a cell as text: whitespace collapsed, empty for None and NaN, `3` for the whole number 3.0."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return " ".join(str(cell).split())
-
-
-def cell_texts(cell: Any, separator: str | None) -> list[str]:
-    """Split a cell into its non-empty texts: the items of a list cell, else the parts between separators."""
-    if isinstance(cell, list | tuple):
-        parts: Iterable[Any] = cell
-    else:
-        text = cell_text(cell)
-        parts = text.split(separator) if separator else [text]
-    return [text for text in map(cell_text, parts) if text]
-
-
 def _delimited(path: Path, form: Form) -> tuple[Cells, Lines]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else None
     if delimiter is None:
@@ -203,10 +179,7 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"table {path}: line {number} is not JSON: {error}") from error
+            row = _loaded(line, f"table {path}: line {number}")
             if not isinstance(row, dict):
                 raise UserError(f"table {path}: line {number} is a JSON {type(row).__name__}, not an object")
             yield number, row
@@ -215,10 +188,7 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json(path: Path, form: Form) -> tuple[Cells, Lines]:
     with _decoded(path) as file:
         text = file.read()
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"table {path}: is not JSON: {error}") from error
+    content = _loaded(text, f"table {path}:")
     pieces = content if isinstance(content, list) else [content]
     if not all(
         isinstance(piece, dict) and all(isinstance(value, dict) for value in piece.values()) for piece in pieces
@@ -227,6 +197,25 @@ def _json(path: Path, form: Form) -> tuple[Cells, Lines]:
     records = [{"image": image, **fields} for piece in pieces for image, fields in piece.items()]
     columns = list(dict.fromkeys(name for record in records for name in record))
     return columns, ((n, [record.get(name) for name in columns]) for n, record in enumerate(records, start=1))
+
+
+def _loaded(text: str, where: str) -> Any:
+    """Parse JSON, of which Python's parser lets the last of two equal keys win without a word."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        count = Counter(name for name, _ in pairs)
+        if repeated := [name for name in count if count[name] > 1]:
+            raise UserError(f"{where} names {repeated[0]!r} twice; take one of them out")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except UserError:
+        raise
+    except ValueError as error:  # JSONDecodeError, or of a number with thousands of digits
+        raise UserError(f"{where} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} nests too deeply") from error
 
 
 def _lines_without_header(path: Path, form: Form) -> Lines:
@@ -243,68 +232,11 @@ def _lines_without_header(path: Path, form: Form) -> Lines:
             yield number, cells
 
 
-def _parquet(path: Path, form: Form) -> tuple[Cells, Lines]:
-    import pyarrow
-    import pyarrow.parquet
-
-    def lines() -> Lines:
-        number = 0
-        try:
-            for batch in file.iter_batches(batch_size=1024):
-                columns = [column.to_pylist() for column in batch.columns]
-                for cells in zip(*columns, strict=True):
-                    number += 1
-                    yield number, list(cells)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"table {path}: row {number + 1} and on cannot be read: {error}") from error
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"table {path}: is not readable Parquet: {error}") from error
-    return list(file.schema_arrow.names), lines()
-
-
-def _excel(path: Path, form: Form) -> tuple[Cells, Lines]:
-    from zipfile import BadZipFile
-
-    import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (BadZipFile, InvalidFileException, KeyError) as error:
-        raise UserError(f"table {path}: is not a readable .xlsx workbook: {error}") from error
-    names = {cell_text(name).lower(): name for name in book.sheetnames}
-    if form.sheet is not None and form.sheet.lower() not in names:
-        raise UserError(f"table {path}: has no sheet {form.sheet}, it has {', '.join(book.sheetnames)}")
-    sheet = book[names[form.sheet.lower()]] if form.sheet is not None else book.worksheets[0]
-    rows = enumerate(sheet.iter_rows(values_only=True), start=1)
-    first = form.skip + form.header_rows
-    head = [list(row) for _, row in islice(rows, first)][form.skip :]
-
-    def lines() -> Lines:
-        for number, row in rows:
-            if any(cell is not None for cell in row):
-                yield number, list(row)
-        book.close()
-
-    return head[0] if form.header_rows == 1 and head else _joined(head), lines()
-
-
-def _joined(head: list[Cells]) -> list[str]:
-    columns = []
-    for number in range(max((len(row) for row in head), default=0)):
-        said = [cell_text(row[number]) for row in head if number < len(row)]
-        columns.append(PART.join([*dict.fromkeys(text for text in said if text), f"column {number + 1}"]))
-    return columns
-
-
 _READERS: dict[str, Callable[[Path, Form], tuple[Cells, Lines]]] = {
     ".csv": _delimited,
     ".tsv": _delimited,
     ".jsonl": _json_lines,
     ".json": _json,
-    ".parquet": _parquet,
-    ".xlsx": _excel,
+    ".parquet": lambda path, _: parquet_lines(path),
+    ".xlsx": lambda path, form: workbook_lines(path, form.sheet, form.skip, form.header_rows),
 }

@@ -29,6 +29,7 @@ from maskedclip_composer.optim import OptimizerConfig
 from maskedclip_composer.times import check_time
 from maskedclip_composer.trainer_arguments import check_trainer_arguments
 
+_NAME_BYTES = 200  # a file system allows 255; names of files aside are longer
 # What the keys of `data` give to the objectives that need them.
 _WHAT = {
     "paired": "images with texts",
@@ -141,7 +142,8 @@ class TrainConfig:
             raise UserError(f"seed={self.seed} is negative.\nUse 0 or more.")
         if not 0 < self.mask_ratio < 1:
             raise UserError(f"mask_ratio={self.mask_ratio} is outside (0, 1).\nThe paper's value is 0.75.")
-        if Path(self.run_name).name != self.run_name or self.run_name in ("", ".", ".."):
+        is_name = Path(self.run_name).name == self.run_name and self.run_name.isprintable()
+        if not is_name or self.run_name in ("", ".", "..") or len(self.run_name.encode()) > _NAME_BYTES:
             raise UserError(f"run_name={self.run_name!r} must be a plain name: it names a folder below {self.output}.")
         check_trainer_arguments(self.trainer)
 

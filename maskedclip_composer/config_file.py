@@ -1,6 +1,7 @@
 """The one place where a yaml becomes dataclasses; light, so that errors come at once."""
 
 import difflib
+import io
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from maskedclip_composer.config_text import LOADER, MAX_DEPTH, check_depth, check_texts, check_values
 from maskedclip_composer.errors import UserError
 
 T = TypeVar("T")
@@ -20,19 +22,12 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
 
     Raises:
         UserError: The file is missing or is no yaml; a key is unknown (with the nearest known one), a value has the
-            wrong type, a mandatory value is absent, or values contradict each other.
+            wrong type, a mandatory value is absent, or values contradict each other; see also `config_text.py`.
     """
-    loaded = _read(Path(path))
-    try:
-        dotted = OmegaConf.from_dotlist(overrides)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"An override is not of the form key=value: {error}") from error
-    for override in overrides:
-        if "=" not in override or override.endswith("="):
-            raise UserError(
-                f"Override {override!r} is not of the form key=value, for example seed=3 or data.paired=null."
-            )
-    _refuse_bare_keys(loaded, cls, path, _bare_keys(Path(path).read_text()))
+    text = _text(Path(path))
+    loaded = _parsed(text, path)
+    dotted = _dotted(overrides)
+    _refuse_bare_keys(loaded, cls, path, _bare_keys(text))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), loaded, dotted)
         result = OmegaConf.to_object(merged)
@@ -51,22 +46,54 @@ def load_config(cls: type[T], path: str, overrides: list[str]) -> T:
     except (TypeError, AttributeError) as error:  # of OmegaConf, when a list meets a mapping
         raise UserError(f"{path}: {error}") from error
     assert isinstance(result, cls)
+    check_values(result, path)
     return result
 
 
-def _read(path: Path) -> DictConfig:
+def _text(path: Path) -> str:
     if not path.is_file():
         siblings = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         close = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.3)
         hint = f"Did you mean {close[0]}?" if close else "Give the path of a yaml, for example yamls/pretrain.yaml."
         raise UserError(f"{path} does not exist.\n{hint}")
     try:
-        loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid yaml: {error}; save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _parsed(text: str, path: str) -> DictConfig:
+    check_depth(text, path)
+    try:
+        loaded = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:  # ValueError: a date such as 2020-99-99
         raise UserError(f"{path} is not valid yaml: {error}") from error
+    except OSError:  # OmegaConf's error about a text that is one number
+        loaded = None
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path} must hold keys and values.")
+    check_texts(OmegaConf.to_container(loaded), path)
     return loaded
+
+
+def _dotted(overrides: list[str]) -> DictConfig:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not value or "\0" in override:
+            raise UserError(
+                f"Override {override!r} is not of the form key=value, for example seed=3 or data.paired=null."
+            )
+        check_depth(value, f"Override {key}")
+        if key.count(".") + key.count("[") > MAX_DEPTH:
+            raise UserError(f"Override {key} nests more than {MAX_DEPTH} keys; take some levels out.")
+    try:
+        dotted = OmegaConf.from_dotlist(overrides)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, LookupError) as error:
+        raise UserError(f"An override is not of the form key=value: {error}") from error
+    check_texts(OmegaConf.to_container(dotted), "Override")
+    return dotted
 
 
 def _bare_keys(text: str) -> set[str]:
@@ -76,11 +103,12 @@ def _bare_keys(text: str) -> set[str]:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 name = f"{prefix}{key.value}"
-                if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+                if isinstance(value, yaml.ScalarNode) and value.value == "" and not value.style:
                     yield name
                 yield from walk(value, f"{name}.")
 
-    return set(walk(yaml.compose(text), ""))
+    # The loader that OmegaConf uses: PyYAML's two differ in what they take.
+    return set(walk(yaml.compose(text, Loader=LOADER), ""))
 
 
 def _refuse_bare_keys(loaded: DictConfig, cls: type, path: str, bare: set[str], prefix: str = "") -> None:

@@ -2,6 +2,8 @@
 
 import sys
 
+from maskedclip_composer.callbacks.redaction import redact_text
+
 
 class UserError(ValueError):
     """Something the user can mend: bad config, bad data, bad path.
@@ -12,8 +14,8 @@ class UserError(ValueError):
 
 
 def report(error: UserError, command: str) -> int:
-    """Print `error` as one readable block on stderr and return the exit status to use."""
+    """Print `error` as one readable block on stderr, without credentials, and return the exit status to use."""
     # A loader worker sends its traceback along as part of the message; the user's part comes last.
-    lines = str(error).rsplit("UserError: ", 1)[-1].strip().splitlines()
+    lines = redact_text(str(error)).rsplit("UserError: ", 1)[-1].strip().splitlines()
     print(f"\n{command}: error\n" + "\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
     return 2

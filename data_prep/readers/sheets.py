@@ -4,10 +4,12 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from data_prep.binary_tables import PART
+from data_prep.cells import cell_text
 from data_prep.readers.dataset import Cell, Entry, Part, Sheet, Target
 from data_prep.readers.texts import sentence
 from data_prep.readers.tree import Tree
-from data_prep.tables import PART, Table, cell_text, read_table
+from data_prep.tables import Table, read_table
 from maskedclip_composer.errors import UserError
 
 

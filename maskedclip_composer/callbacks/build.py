@@ -15,6 +15,7 @@ from maskedclip_composer.callbacks.metrics_file import MetricsFile
 from maskedclip_composer.callbacks.mlflow_store import default_tracking_uri
 from maskedclip_composer.callbacks.pictures import Pictures
 from maskedclip_composer.callbacks.quiet import quiet_known_warnings
+from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.callbacks.run_record import RunRecord
 from maskedclip_composer.callbacks.seeding import StepSeeding
 from maskedclip_composer.callbacks.step_times import StepTimes
@@ -104,6 +105,6 @@ def _build_tracker(
         artifact_root=artifact_root(uri, output),
         run_name=run_name,
         run_folder=run_folder,
-        tags=dict(config.tags),
+        tags=redact(config.tags),
         fallback=metrics_path,
     )

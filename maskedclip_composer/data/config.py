@@ -1,6 +1,7 @@
 """Where the training images come from and how one view of each is drawn."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -32,15 +33,15 @@ class StreamConfig:
         """Return (source to copy shards from or None, folder they are read from), both without the split."""
         if self.remote is None:
             assert self.local is not None  # DataConfig refuses a stream that has neither
-            return None, str(Path(self.local).expanduser())
+            return None, str(_home(self.local))
         source = self.remote.removeprefix("file://")
         if "://" in source:
             digest = hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
-            return source, str(Path(self.local or CACHE_ROOT / digest).expanduser())
-        source = str(Path(source).expanduser())
-        if self.local is None or Path(self.local).expanduser().resolve() == Path(source).resolve():
+            return source, str(_home(self.local or CACHE_ROOT / digest))
+        source = str(_home(source))
+        if self.local is None or _home(self.local).resolve() == Path(source).resolve():
             return None, source
-        return source, str(Path(self.local).expanduser())
+        return source, str(_home(self.local))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +142,8 @@ def _check_numbers(config: DataConfig) -> None:
     for key, holds, remedy in rules:
         if not holds:
             raise UserError(f"data.{key} = {getattr(config, key)}: must be {remedy}")
+
+
+def _home(path: str | Path) -> Path:
+    """Expand ~ as `Path.expanduser` does, which raises RuntimeError where nobody has that home."""
+    return Path(os.path.expanduser(path))

@@ -2,6 +2,8 @@
 
 import difflib
 import hashlib
+import os
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def find_file(name: str, shipped_in: Path, *, key: str, noun: str, docs: str) ->
         UserError: There is no such file.
     """
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if not path.is_file():
             raise UserError(f"{key} = {name}: no such file; give the path of a yaml ({docs})")
         return path
@@ -48,8 +50,10 @@ def load_content(path: Path) -> tuple[dict[str, Any], str]:
     raw = path.read_bytes()
     try:
         loaded = yaml.load(raw, _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # the last two: of dates that are none
         raise UserError(f"{path}: is not valid yaml: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nests too deeply; take some levels out") from error
     return as_mapping(loaded, str(path)), hashlib.sha256(raw).hexdigest()
 
 
@@ -69,7 +73,8 @@ def check_keys(content: dict[str, Any], where: str, required: tuple[str, ...], o
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
     """Return `value`, which must have texts as keys."""
     if not isinstance(value, dict):
-        raise UserError(f"{where}: must hold keys and values, found {value!r}")
+        # Shortened: of aliases of aliases the whole would fill the memory.
+        raise UserError(f"{where}: must hold keys and values, found {reprlib.repr(value)}")
     for key in value:
         as_text(key, f"{where}: key {key!r}")
     return value
@@ -78,14 +83,14 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
 def as_texts(value: Any, where: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
     """Return the texts of a list, which may be empty; `may_be_empty` is about each text."""
     if not isinstance(value, list):
-        raise UserError(f"{where}: must be a list of texts, found {value!r}; write `- ` before each")
+        raise UserError(f"{where}: must be a list of texts, found {reprlib.repr(value)}; write `- ` before each")
     return tuple(as_text(item, where, may_be_empty=may_be_empty) for item in value)
 
 
 def as_text(value: Any, where: str, *, may_be_empty: bool = False) -> str:
     """Return `value`, which must be a text."""
     if not isinstance(value, str):
-        raise UserError(f"{where}: {value!r} is no text; write it in quotes")
+        raise UserError(f"{where}: {reprlib.repr(value)} is no text; write it in quotes")
     if not value.strip() and not may_be_empty:
         raise UserError(f"{where}: is empty; write something, or take it out")
     return value

@@ -5,6 +5,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from torch import Tensor
 
+from maskedclip_composer.data.limits import check_jpeg
 from maskedclip_composer.data.transforms import crop_box, cut, decode, is_jpeg, random_view, unreadable
 
 # libjpeg has fast inverse transforms for these; its other eighths cost more than decoding the whole.
@@ -37,7 +38,7 @@ def scaled_view(
     if not is_jpeg(data):
         return random_view(decode(data, name=name), size, min_crop=min_crop, flip=flip, rng=rng)
     try:
-        height, width = map(int, simplejpeg.decode_jpeg_header(data)[:2])
+        height, width = check_jpeg(data)
         box = crop_box(height, width, min_crop, rng)
         factor = next((factor for factor in _FACTORS if min(box[2:]) >= factor * size), 1)
         # Rounded up as libjpeg does; a smaller eighth would not do.

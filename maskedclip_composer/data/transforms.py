@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from maskedclip_composer.data.limits import FORMATS, check_jpeg, check_size
 from maskedclip_composer.data.pixels import is_pixels, read_pixels
 from maskedclip_composer.errors import UserError
 
@@ -23,23 +24,25 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
     """Decode an encoded photograph to RGB, bit by bit as PIL does, JPEG at about half of PIL's cost.
 
     Args:
-        data: A JPEG, PNG or any other file that PIL opens with 8 bits per channel, or plain pixels (`pixels.py`), which
-            are returned without a copy and so are read-only.
+        data: A file of one of `limits.FORMATS` with 8 bits per channel, or plain pixels (`pixels.py`), which are
+            returned without a copy and so are read-only.
         name: What the error message calls the image.
 
     Raises:
-        UserError: The bytes are no such image, or are cut short.
+        UserError: The bytes are no such image, are cut short, or exceed `limits.py`.
     """
     try:
         if is_jpeg(data):
+            check_jpeg(data)
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
         if is_pixels(data):
             return read_pixels(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_size(image.height, image.width)
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's plug-ins raise whatever a damaged file leads them to
         raise unreadable(name, error) from error
 
 

@@ -100,7 +100,7 @@ class SuiteTracker:
             client.set_terminated(self._run, "RUNNING")
             self._logged = self._cells_of_run(client)
         else:
-            run = client.create_run(self._experiment, run_name=self._folder.name, tags=dict(tracking.tags))
+            run = client.create_run(self._experiment, run_name=self._folder.name, tags=redact(tracking.tags))
             self._run = run.info.run_id
             remember_run(file, self._run, self._uri, tracking.experiment)
         known_params = client.get_run(self._run).data.params

@@ -13,6 +13,7 @@ import sys
 
 from filelock import FileLock, Timeout
 
+from maskedclip_composer.callbacks.redaction import redact_text, redact_tracebacks
 from maskedclip_composer.errors import UserError, report
 
 COMMAND = "python -m maskedclip_composer.sweep"
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
             return 0
         sweep.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(sweep.folder / "sweep.lock", timeout=0):
-            return execute(jobs, again=f"{COMMAND} {shlex.join(arguments)}")
+            return execute(jobs, again=redact_text(f"{COMMAND} {shlex.join(arguments)}"))
     except Timeout as error:
         return report(UserError(f"{error.lock_file}: another process is at work there.\nWait, or stop it."), COMMAND)
     except UserError as error:
@@ -49,4 +50,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    redact_tracebacks()
     sys.exit(main(sys.argv[1:]))

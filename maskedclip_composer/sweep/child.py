@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.sweep.plan import Job
 
 INTERVAL = 2.0  # seconds between two looks at how far a run is
@@ -25,7 +26,7 @@ def run(job: Job, show: Callable[[str], object]) -> int:
     """
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
-        print(f"$ {job}", file=log, flush=True)
+        print(f"$ {redact_text(str(job))}", file=log, flush=True)
         # In a session of its own, so that Ctrl-C reaches the command once, from here, whatever started it.
         process = subprocess.Popen(
             job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

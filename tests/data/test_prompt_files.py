@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from maskedclip_composer.data.content_files import load_content
 from maskedclip_composer.data.prompt_files import PACKS, read_pack
 from maskedclip_composer.data.prompts import fold
 from maskedclip_composer.errors import UserError
@@ -136,3 +137,24 @@ def test_every_category_of_the_german_pack_is_one_of_the_english():
     for dataset, targets in german.zero_shot.items():
         assert targets == english.zero_shot[dataset]
     assert "Fundusfoto: Glaukom" in german.class_prompts("origa")["1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 10_000, "nests too deeply"),
+        ("a: 2020-99-99", "is not valid yaml"),
+        ("a: !!timestamp x", "is not valid yaml"),
+        ("!!python/object/apply:os.abort []", "is not valid yaml"),
+        # A list of lists of ... that is 9 to the power of 12 long when it is written out.
+        (
+            "- &x0 [1]\n" + "".join(f"- &x{i} [{','.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 13)),
+            "must hold keys and values",
+        ),
+    ],
+)
+def test_a_yaml_that_is_an_attack_is_one_message(tmp_path, content, said):
+    path = tmp_path / "p.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"p.yaml: {said}"):
+        load_content(path)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.photograph import Photograph, Recipe, prepare, strip_metadata
+from data_prep.metadata import strip_metadata
+from data_prep.photograph import Photograph, Recipe, prepare
 from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import retina
 
