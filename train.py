@@ -10,7 +10,7 @@ What it would cost: composer train.py FILE.yaml dry_run=true.
 import os
 import sys
 
-from maskedclip_composer.errors import UserError, report
+from maskedclip_composer.rank_failure import stop
 
 
 def main(arguments: list[str]) -> int:
@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> int:
         else:
             trainer.fit()
         trainer.close()
-    except UserError as error:
-        return report(error, "train.py")
+    except (Exception, SystemExit) as error:
+        return stop(error, "train.py")
     print(f"Encoder: {config.run_folder / 'encoder.safetensors'}")
     return 0
 

@@ -40,7 +40,7 @@ def prepare_checkpoints(config: TrainConfig) -> Path:
         )
     if found:
         refuse_other_settings(config)
-    if dist.get_local_rank() == 0:
+    if dist.get_global_rank() == 0:  # of all nodes: they share the folder
         _link_newest_whole(folder, found)
     dist.barrier()
     return folder
