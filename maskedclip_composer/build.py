@@ -19,6 +19,7 @@ from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
+from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.costs.step_cost import step_flops
@@ -61,7 +62,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         share_failures("train.py")
     checkpoints = prepare_checkpoints(config)
     check_nodes(config, checkpoints)
-    latest = checkpoints / "latest-rank0.pt"
+    latest = checkpoints / LATEST
     start = find_start(config, latest)
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config, start)
@@ -92,15 +93,15 @@ def build_trainer(config: TrainConfig) -> Trainer:
         optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
         schedulers=build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
         algorithms=build_algorithms(config, on_gpu=on_gpu),
-        callbacks=[*callbacks, EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name)],
+        callbacks=[
+            *callbacks,
+            EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
+            # Last: it saves what the others have done in the step.
+            WholeCheckpoints(checkpoints, interval=config.checkpoint.interval, keep=config.checkpoint.keep),
+        ],
         loggers=loggers,
         run_name=config.run_name,
         seed=config.seed,
-        save_folder=str(checkpoints),
-        save_filename="ep{epoch}-ba{batch}-rank{rank}.pt",
-        save_latest_filename="latest-rank{rank}.pt",
-        save_interval=config.checkpoint.interval,
-        save_num_checkpoints_to_keep=config.checkpoint.keep,
         # Composer's autoresume (0.32.1) fails on nodes that share the folder: each removes the same signal file.
         load_path=str(latest) if dist.all_gather_object(latest.exists())[0] else None,
         # FULL leaves precision to autocast, as under DDP: FSDP2's own casting would round mask noise and logit scale.

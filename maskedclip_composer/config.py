@@ -85,11 +85,13 @@ class CheckpointConfig:
         interval: A Composer time such as 1ep or 500ba.
         keep: Keep the newest so many; -1 keeps all.
         resume: Continue from the newest checkpoint of this run_name when there is one.
+        trust: Continue also from a checkpoint that could run code when it is read, with a warning instead of an error.
     """
 
     interval: str = "1ep"
     keep: int = 2
     resume: bool = True
+    trust: bool = False
 
     def __post_init__(self):
         check_time("checkpoint.interval", self.interval)

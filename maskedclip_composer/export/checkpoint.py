@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.torch_version import TorchVersion
 from maskedclip_composer.errors import UserError
 
 # What Composer 0.32.1 stores beside tensors: timestamps, NumPy's random state, metric values. None of them runs code.
-_HARMLESS = [
+HARMLESS = (
     datetime.timedelta,
     np.ndarray,
     np.dtype,
@@ -25,16 +25,28 @@ _HARMLESS = [
     scalar,
     TorchVersion,
     *(getattr(np.dtypes, name) for name in ("UInt32DType", "Int64DType", "Float32DType", "Float64DType", "BoolDType")),
-]
+)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+class RefusedError(UserError):
+    """What a file holds could run code when it is read."""
+
+    def __init__(self, path: Path, kind: str, remedy: str):
+        super().__init__(f"{path} was refused: it holds an object of type {kind}, and reading it could run code.\n{remedy}")
+
+
+def read_checkpoint(path: Path, *, if_refused: str = "Use the encoder.safetensors of the run instead.") -> dict[str, Any]:
     """Read a `.pt` file of Composer onto the CPU, admitting tensors, containers, numbers and a short list of types.
 
     Composer 0.32.1 itself unpickles everything, which executes code that a checkpoint carries.
 
+    Args:
+        path: The file.
+        if_refused: The remedy where the file holds another type.
+
     Raises:
-        UserError: The file is absent, damaged, or holds any other type.
+        RefusedError: The file holds any other type.
+        UserError: The file is absent or damaged.
     """
     if not path.is_file():
         raise UserError(
@@ -42,8 +54,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     content = read_pickle(
         path,
-        _HARMLESS,
-        if_refused="Use the encoder.safetensors of the run instead.",
+        HARMLESS,
+        if_refused=if_refused,
         if_damaged="It may be cut short: use an earlier one of the same run.",
     )
     if not isinstance(content, dict):
@@ -51,7 +63,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_pickle(path: Path, admitted: Sequence[Any], *, if_refused: str, if_damaged: str) -> Any:
+def read_pickle(
+    path: Path, admitted: Sequence[Any], *, if_refused: str, if_damaged: str, content: IO[bytes] | None = None
+) -> Any:
     """Read what torch.save wrote onto the CPU, without running code.
 
     Args:
@@ -59,21 +73,22 @@ def read_pickle(path: Path, admitted: Sequence[Any], *, if_refused: str, if_dama
         admitted: Types and functions that may occur beside tensors, containers and numbers.
         if_refused: The remedy where the file holds another type.
         if_damaged: The remedy where the file cannot be read.
+        content: What torch.save wrote, where it is only a part of the file.
 
     Raises:
-        UserError: The file is damaged, or holds a type that is not admitted; the message names it.
+        RefusedError: The file holds a type that is not admitted; the message names it.
+        UserError: The file is damaged.
     """
     try:
         with torch.serialization.safe_globals(list(admitted)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # a foreign file, and the error follows
+            if content is not None:
+                return torch.load(content, map_location="cpu", weights_only=True)
             # Files of torch before 1.6 are no zip archives, and only archives can be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # torch's own text advises to switch the check off.
         found = re.search(r"GLOBAL (\S+)", str(error), re.IGNORECASE)
-        reason = found.group(1).rstrip(".") if found else "unknown"
-        raise UserError(
-            f"{path} was refused: it holds an object of type {reason}, and reading it could run code.\n{if_refused}"
-        ) from error
+        raise RefusedError(path, found.group(1).rstrip(".") if found else "unknown", if_refused) from error
     except (OSError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]}).\n{if_damaged}") from error
