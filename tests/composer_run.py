@@ -1,6 +1,7 @@
 """Composer runs of the tiny network, in one process or as one of several ranks."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from composer import Trainer
 from composer.core import Algorithm, Callback, DataSpec, Event, State
@@ -65,10 +66,27 @@ def fit(
     max_grad_norm: float | None = 1.0,
     lr: float = 1e-3,
     fsdp: bool = False,
+    sharded: bool = True,
+    save_folder: Path | None = None,
+    load_path: Path | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[LoggerDestination] = (),
 ) -> tuple[Trainer, Record, InMemoryLogger]:
-    """Train one step for each batch with the algorithms of the entry point."""
+    """Train one step for each batch with the algorithms of the entry point.
+
+    Args:
+        net: Is trained in place.
+        batches: This rank's.
+        momentum: The teacher's.
+        max_grad_norm: None for any.
+        lr: The learning rate.
+        fsdp: FSDP2 in place of DDP.
+        sharded: FSDP2's checkpoints are folders of shards.
+        save_folder: A checkpoint after two steps goes there.
+        load_path: A checkpoint to continue from.
+        callbacks: Further ones.
+        loggers: Further ones.
+    """
     record, metrics = Record(), InMemoryLogger()
     algorithms: list[Algorithm] = [ClipGradients(max_grad_norm), Progress(), ClampLogitScale()]
     if any(net.momentum_pairs()):
@@ -85,7 +103,12 @@ def fit(
         callbacks=[record, *callbacks],
         loggers=[metrics, *loggers],
         max_duration=f"{len(batches)}ba",
-        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config()) if fsdp else None,
+        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config(state_dict_type="sharded" if sharded else "full"))
+        if fsdp
+        else None,
+        save_folder=None if save_folder is None else str(save_folder),
+        save_interval="2ba",
+        load_path=None if load_path is None else str(load_path),
         progress_bar=False,
         device="cpu",
     )
