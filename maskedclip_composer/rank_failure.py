@@ -63,7 +63,10 @@ def share_failures(command: str) -> None:
     """
     global _board
     if _ranks() > 1 and _board is None:
+        from torch import distributed
+
         _board = _Board(command)
+        distributed.barrier()  # a rank that fails at once may take the store with it before the others have found it
 
 
 def stop(error: BaseException, command: str) -> int:

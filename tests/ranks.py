@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,28 +13,33 @@ import torch
 Work = Callable[[Path], None]
 
 
-def run_ranks(work: Work, ranks: int, folder: Path, *, within: float = 240.0) -> list[int]:
+def run_ranks(
+    work: Work, ranks: int, folder: Path, *, nodes: int = 1, grace: float = 0.0, within: float = 240.0
+) -> list[int]:
     """Call `work(folder)` on every rank and return the exit statuses; when one fails, the others are killed.
 
     Args:
-        work: A function of a module, which is imported once.
+        work: A function of a module, or a partial of one; the module is imported once.
         ranks: How many; each has torch's variables for a process group.
         folder: Gets rank0.log and so on.
+        nodes: How many machines the ranks believe to be on.
+        grace: Seconds that the others have to notice that one has failed.
         within: Seconds after which all are killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([work.__module__])
+    context.set_forkserver_preload([_function(work).__module__])
     port = free_port()
-    processes = [context.Process(target=_rank, args=(work, folder, rank, ranks, port)) for rank in range(ranks)]
+    processes = [context.Process(target=_rank, args=(work, folder, rank, ranks, nodes, port)) for rank in range(ranks)]
     for process in processes:
         process.start()
-    deadline = time.monotonic() + within
-    while any(p.exitcode is None for p in processes) and not any(p.exitcode for p in processes):
-        if time.monotonic() > deadline:
-            break
+    deadline, is_failed = time.monotonic() + within, False
+    while any(p.exitcode is None for p in processes) and time.monotonic() < deadline:
+        if not is_failed and any(p.exitcode for p in processes):
+            deadline, is_failed = time.monotonic() + grace, True
         time.sleep(0.02)
     for process in processes:
-        process.kill() if process.exitcode is None else None
+        if process.exitcode is None:
+            process.kill()
         process.join()
     return [process.exitcode or 0 for process in processes]
 
@@ -53,11 +59,24 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def _rank(work: Work, folder: Path, rank: int, ranks: int, port: int) -> None:
+def _function(work: Work) -> Callable[..., None]:
+    return work.func if isinstance(work, partial) else work
+
+
+def _rank(work: Work, folder: Path, rank: int, ranks: int, nodes: int, port: int) -> None:
     log = os.open(folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_PORT": str(port)}
+    local_ranks = ranks // nodes
+    variables = {
+        "RANK": rank,
+        "WORLD_SIZE": ranks,
+        "LOCAL_RANK": rank % local_ranks,
+        "LOCAL_WORLD_SIZE": local_ranks,
+        "NODE_RANK": rank // local_ranks,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    os.environ |= {name: str(value) for name, value in variables.items()}
     torch.set_num_threads(1)
     work(folder)
