@@ -23,6 +23,7 @@ from maskedclip_composer.errors import UserError, report
 
 _PREFIX = "maskedclip_composer"
 _FAILURE = f"{_PREFIX}/failure"
+_ASKED = f"{_PREFIX}/asked"  # that a rank has lost its connection and asks which of the others are alive
 # Seconds.
 _FIRST_RANK_FIRST = 1.0  # where all ranks fail alike, each machine's first one is to say it, the others end silently
 _IMPORTING = 3.0  # likewise where nothing is imported yet, which takes ranks differently long
@@ -70,7 +71,7 @@ def share_failures(command: str) -> None:
 
 
 def stop(error: BaseException, command: str) -> int:
-    """Say why this process ends, once for all ranks, and return its exit status.
+    """Say why this process ends, once for all ranks, and return its exit status, or end it where there are more ranks.
 
     Args:
         error: What it ends with. A UserError gives status 2, anything else a traceback and 1.
@@ -84,42 +85,59 @@ def stop(error: BaseException, command: str) -> int:
         if isinstance(error, UserError):
             return report(error, command)
         raise error
-    is_shown = _local_rank() == 0
     # The launcher ends the others when one has ended. What it shows is to come to its end, and to its exit status.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_shown else signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_shown() else signal.SIG_DFL)
+    if _board is None:
+        if isinstance(error, SystemExit):
+            raise error
+        if not _is_shown():
+            time.sleep(_IMPORTING)
+        return _say(error, command, "" if _is_shown() else f" on rank {_rank()} of {_ranks()}")
     if isinstance(error, SystemExit):
-        cause = _board.cause(wait=0) if _board is not None else None
+        cause = _board.cause(wait=0)
         if cause is None:
             raise error
-        return _end_after(cause, command)
-    if _board is None:
-        if not is_shown:
-            time.sleep(_IMPORTING)
-        return _say(error, command, f" on rank {_rank()} of {_ranks()}" if not is_shown else "")
-    if _is_broken_connection(error):
-        cause = _board.cause(wait=_PATIENCE)
-        if cause is not None:
-            return _end_after(cause, command)
-        if not is_shown:
-            time.sleep(_PATIENCE)
-        traceback.print_exception(error)
-        silent = _board.silent()
-        missing = ", ".join(silent) + (" does" if len(silent) == 1 else " do") if silent else "Another rank does"
-        print(
-            f"\n{command}: error on rank {_rank()} of {_ranks()}\n  The connection to the other ranks broke, or "
-            f"trainer.dist_timeout was over.\n  {missing} not answer: killed (out of memory?), hanging, or its machine "
-            "is gone.\n  The same command continues from the last checkpoint.",
-            file=sys.stderr,
-            flush=True,
-        )
-        return 1
-    if not is_shown:
+        status = _end_after(cause, command)
+    elif _is_broken_connection(error):
+        status = _end_of_a_connection(error, _board, command)
+    else:
+        status = _end_of_its_own(error, _board, command)
+    if _rank() == 0 and _ranks() > _local_ranks():
+        time.sleep(_INTERVAL + 1)  # with this process the store goes, and other machines' ranks are to look there first
+    # Python's own end would wait for torch's threads of a broken process group, or abort in them (torch 2.7).
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _end_of_its_own(error: BaseException, board: "_Board", command: str) -> int:
+    if not _is_shown():
         time.sleep(_FIRST_RANK_FIRST)
-    cause = _board.claim(error)
-    if cause is not None and not is_shown:
+    cause = board.claim(error)
+    if cause is not None and not _is_shown():
         return _end_after(cause, command)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _say(error, command, f" on rank {_rank()} of {_ranks()}")
+
+
+def _end_of_a_connection(error: BaseException, board: "_Board", command: str) -> int:
+    cause = board.cause(wait=_PATIENCE)
+    if cause is not None:
+        return _end_after(cause, command)
+    if not _is_shown():
+        time.sleep(_PATIENCE)
+    silent = board.silent()
+    missing = ", ".join(silent) + (" does" if len(silent) == 1 else " do") if silent else "Another rank does"
+    traceback.print_exception(error)
+    print(
+        f"\n{command}: error on rank {_rank()} of {_ranks()}\n  The connection to the other ranks broke, or "
+        f"trainer.dist_timeout was over.\n  {missing[0].upper()}{missing[1:]} not answer: killed (out of memory?), "
+        "hanging, or its machine is gone.\n  The same command continues from the last checkpoint.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 1
 
 
 def _say(error: BaseException, command: str, where: str) -> int:
@@ -132,7 +150,7 @@ def _say(error: BaseException, command: str, where: str) -> int:
 
 def _end_after(cause: Failure, command: str) -> int:
     """Say in the machine's first rank which rank has failed, and with what, unless its own launcher says that."""
-    if _local_rank() > 0:
+    if not _is_shown():
         time.sleep(_PATIENCE)  # the launcher ends this process before it, silently
         return cause.status
     if cause.node == _node():
@@ -161,6 +179,7 @@ class _Board:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self._store: Any = TCPStore(address, port, is_master=False, timeout=_STORE, wait_for_workers=False)
         self._store.set(f"{_PREFIX}/host/{_rank()}", socket.gethostname())
+        self._seen: Failure | None = None  # kept, because the store may be gone when it is asked for
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rank failures", daemon=True)
         self._thread.start()
@@ -184,18 +203,18 @@ class _Board:
         """Return the failure of another rank, None if there is none within `wait` seconds or rank 0 has gone."""
         deadline = time.monotonic() + wait
         try:
-            self._store.set(f"{_PREFIX}/alive/{_rank()}", "")
-            while not self._store.check([_FAILURE]):
+            self._store.set(_ASKED, "")
+            while self._seen is None and not self._store.check([_FAILURE]):
                 if time.monotonic() >= deadline:
                     return None
                 time.sleep(0.1)
-            failure = Failure(**json.loads(self._store.get(_FAILURE)))
+            self._seen = self._seen or Failure(**json.loads(self._store.get(_FAILURE)))
         except RuntimeError:
-            return None
-        return failure if failure.rank != _rank() else None
+            pass
+        return self._seen if self._seen is not None and self._seen.rank != _rank() else None
 
     def silent(self) -> list[str]:
-        """Name the ranks that have not come to look for a cause."""
+        """Name the ranks that have not answered since `cause` has asked."""
         try:
             silent = [rank for rank in range(_ranks()) if not self._store.check([f"{_PREFIX}/alive/{rank}"])]
             return [f"rank {rank} on {self._store.get(f'{_PREFIX}/host/{rank}').decode()}" for rank in silent]
@@ -205,11 +224,16 @@ class _Board:
     def _watch(self) -> None:
         while not self._closed.wait(_INTERVAL):
             try:
-                is_failed = self._store.check([_FAILURE])
+                if self._store.check([_ASKED]):
+                    self._store.set(f"{_PREFIX}/alive/{_rank()}", "")
+                if not self._store.check([_FAILURE]):
+                    continue
+                self._seen = Failure(**json.loads(self._store.get(_FAILURE)))
             except RuntimeError:
                 return
-            if is_failed and not self._closed.wait(_GRACE) and (cause := self.cause(wait=0)) is not None:
-                os._exit(_end_after(cause, self.command))
+            if not self._closed.wait(_GRACE) and self._seen.rank != _rank():
+                os._exit(_end_after(self._seen, self.command))
+            return
 
     def _close(self) -> None:
         self._closed.set()
@@ -224,8 +248,13 @@ def _ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def _local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", 0))
+def _local_ranks() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _is_shown() -> bool:
+    """Whether the launcher shows what this process writes at once."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _node() -> int:

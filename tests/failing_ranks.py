@@ -22,7 +22,8 @@ def rank() -> int:
 
 
 def ending_as_train(work: Callable[[], None]) -> None:
-    rank_failure._PATIENCE = 1.0
+    rank_failure._PATIENCE, rank_failure._INTERVAL = 1.0, 0.3
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Composer does
     try:
         dist.init_process_group("gloo")
         rank_failure.share_failures(COMMAND)
@@ -53,6 +54,10 @@ def on_the_last_rank(action: Callable[[], None], folder: Path) -> None:
     ending_as_train(action if is_last else wait_for_others)
 
 
+def on_the_first(folder: Path) -> None:
+    ending_as_train(bad_photograph if rank() == 0 else wait_for_others)
+
+
 def on_all(folder: Path) -> None:
     ending_as_train(bad_photograph)
 
@@ -69,7 +74,7 @@ def before_the_group(folder: Path) -> None:
 
 def while_the_first_computes(folder: Path) -> None:
     """The first rank is not in a collective, and so learns of it from the store alone."""
-    rank_failure._INTERVAL, rank_failure._GRACE = 0.2, 0.5
+    rank_failure._GRACE = 0.5
     ending_as_train(bad_photograph if rank() == 1 else partial(time.sleep, 200))
 
 

@@ -16,14 +16,16 @@ Work = Callable[[Path], None]
 def run_ranks(
     work: Work, ranks: int, folder: Path, *, nodes: int = 1, grace: float = 0.0, within: float = 240.0
 ) -> list[int]:
-    """Call `work(folder)` on every rank and return the exit statuses; when one fails, the others are killed.
+    """Call `work(folder)` on every rank and return the exit statuses.
+
+    When one fails the others of its machine are asked to end, as by Composer's launcher, and then all are killed.
 
     Args:
         work: A function of a module, or a partial of one; the module is imported once.
         ranks: How many; each has torch's variables for a process group.
         folder: Gets rank0.log and so on.
         nodes: How many machines the ranks believe to be on.
-        grace: Seconds that the others have to notice that one has failed.
+        grace: Seconds that the others have to end when one has failed.
         within: Seconds after which all are killed.
     """
     context = multiprocessing.get_context("forkserver")
@@ -36,6 +38,9 @@ def run_ranks(
     while any(p.exitcode is None for p in processes) and time.monotonic() < deadline:
         if not is_failed and any(p.exitcode for p in processes):
             deadline, is_failed = time.monotonic() + grace, True
+            node = next(rank for rank, p in enumerate(processes) if p.exitcode) * nodes // ranks
+            for process in processes[node * ranks // nodes : (node + 1) * ranks // nodes]:
+                process.terminate()
         time.sleep(0.02)
     for process in processes:
         if process.exitcode is None:

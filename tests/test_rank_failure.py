@@ -1,6 +1,7 @@
 """A rank fails: what the others do, what each says, and what the launcher then shows and returns."""
 
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -38,6 +39,13 @@ def test_another_machine_is_told_the_message(tmp_path):
     assert first.rstrip().endswith("has failed:\n\ndata.paired: eye7.jpg cannot be read.\nCheck it.")
 
 
+def test_other_machines_are_told_what_ended_the_first_rank(tmp_path):
+    """With it goes the store that the others look into."""
+    assert run_ranks(failing_ranks.on_the_first, 2, tmp_path, nodes=2, grace=GRACE) == [2, 2]
+    assert "train.py: rank 0 on " in logs(tmp_path)[1]
+    assert "eye7.jpg" in logs(tmp_path)[1]
+
+
 def test_another_machine_is_told_the_traceback(tmp_path):
     assert run_ranks(partial(on_the_last_rank, programming_error), 2, tmp_path, nodes=2, grace=GRACE) == [1, 1]
     for log in logs(tmp_path):
@@ -47,24 +55,24 @@ def test_another_machine_is_told_the_traceback(tmp_path):
 
 
 def test_a_killed_rank_is_named(tmp_path):
-    statuses = run_ranks(partial(on_the_last_rank, killed), 3, tmp_path, grace=GRACE)
+    statuses = run_ranks(partial(on_the_last_rank, killed), 3, tmp_path, nodes=3, grace=GRACE)
     assert statuses == [1, 1, -9]
-    first, *_ = logs(tmp_path, 3)
-    assert "error on rank 0 of 3" in first
-    assert "rank 2 on " in first
-    assert "rank 1 on " not in first
+    for rank, log in enumerate(logs(tmp_path, 3)[:2]):
+        assert f"error on rank {rank} of 3" in log
+        assert "Rank 2 on " in log
+        assert "ank 1 on " not in log
 
 
 def test_what_all_ranks_say_is_said_once(tmp_path):
-    assert run_ranks(failing_ranks.on_all, 2, tmp_path, grace=GRACE) == [2, 2]
+    assert run_ranks(failing_ranks.on_all, 2, tmp_path, grace=GRACE) == [2, -signal.SIGTERM]
     first, second = logs(tmp_path)
     assert "eye7.jpg" in first
     assert not second
 
 
 def test_a_rank_that_does_not_wait_for_the_others_is_ended_too(tmp_path):
-    assert run_ranks(failing_ranks.while_the_first_computes, 2, tmp_path, grace=GRACE) == [2, 2]
-    assert "rank 1 has failed" in logs(tmp_path)[0]
+    assert run_ranks(failing_ranks.while_the_first_computes, 2, tmp_path, nodes=2, grace=GRACE) == [2, 2]
+    assert "eye7.jpg" in logs(tmp_path)[0]
 
 
 def test_a_rank_fails_before_ranks_know_of_each_other(tmp_path):
