@@ -4,19 +4,26 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-Work = Callable[[Path], None]
+Work = Callable[..., None]
 
 
 def run_ranks(
-    work: Work, ranks: int, folder: Path, *, nodes: int = 1, grace: float = 0.0, within: float = 240.0
+    work: Work,
+    ranks: int,
+    folder: Path,
+    *,
+    arguments: Sequence[str] = (),
+    nodes: int = 1,
+    grace: float = 0.0,
+    within: float = 240.0,
 ) -> list[int]:
-    """Call `work(folder)` on every rank and return the exit statuses.
+    """Call `work(folder, *arguments)` on every rank and return the exit statuses.
 
     When one fails the others of its machine are asked to end, as by Composer's launcher, and then all are killed.
 
@@ -24,6 +31,7 @@ def run_ranks(
         work: A function of a module, or a partial of one; the module is imported once.
         ranks: How many; each has torch's variables for a process group.
         folder: Gets rank0.log and so on.
+        arguments: Further ones.
         nodes: How many machines the ranks believe to be on.
         grace: Seconds that the others have to end when one has failed.
         within: Seconds after which all are killed.
@@ -31,7 +39,9 @@ def run_ranks(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_function(work).__module__])
     port = free_port()
-    processes = [context.Process(target=_rank, args=(work, folder, rank, ranks, nodes, port)) for rank in range(ranks)]
+    processes = [
+        context.Process(target=_rank, args=(work, folder, arguments, rank, ranks, nodes, port)) for rank in range(ranks)
+    ]
     for process in processes:
         process.start()
     deadline, is_failed = time.monotonic() + within, False
@@ -68,7 +78,7 @@ def _function(work: Work) -> Callable[..., None]:
     return work.func if isinstance(work, partial) else work
 
 
-def _rank(work: Work, folder: Path, rank: int, ranks: int, nodes: int, port: int) -> None:
+def _rank(work: Work, folder: Path, arguments: Sequence[str], rank: int, ranks: int, nodes: int, port: int) -> None:
     log = os.open(folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -84,4 +94,4 @@ def _rank(work: Work, folder: Path, rank: int, ranks: int, nodes: int, port: int
     }
     os.environ |= {name: str(value) for name, value in variables.items()}
     torch.set_num_threads(1)
-    work(folder)
+    work(folder, *arguments)
