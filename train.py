@@ -7,9 +7,11 @@ Several ranks: composer -n 4 train.py FILE.yaml. The same command continues an i
 What it would cost: composer train.py FILE.yaml dry_run=true.
 """
 
+import errno
 import os
 import sys
 
+from maskedclip_composer.errors import UserError
 from maskedclip_composer.rank_failure import stop
 
 
@@ -42,6 +44,11 @@ def main(arguments: list[str]) -> int:
         else:
             trainer.fit()
         trainer.close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return stop(error, "train.py")
+        what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+        return stop(UserError(f"{what}.\nMake room; the same command goes on from the newest checkpoint."), "train.py")
     except (Exception, SystemExit) as error:
         return stop(error, "train.py")
     print(f"Encoder: {config.run_folder / 'encoder.safetensors'}")

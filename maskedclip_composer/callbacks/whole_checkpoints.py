@@ -1,6 +1,5 @@
 """Checkpoints that are whole whenever they have their name, and the rotation of old ones."""
 
-import errno
 import os
 import re
 import shutil
@@ -61,10 +60,10 @@ class WholeCheckpoints(CheckpointSaver):
             aside = Path(written).parent if state.fsdp_sharded_state_dict_enabled else Path(written)
             publish(aside, folder / aside.name)
         except (OSError, RuntimeError, CheckpointException) as error:
-            if (cause := _disk_error(error)) is None:
+            if (reason := _disk_failure(error)) is None:
                 raise
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
-            raise _unwritten(folder, state, cause) from error
+            raise _unwritten(folder, state, reason) from error
         link_whole(folder / LATEST, aside.name)
         # Callbacks learn from this list which is the newest.
         self.saved_checkpoints = [str(folder / Path(written).relative_to(folder / ASIDE))]
@@ -90,23 +89,25 @@ def remove_checkpoint(path: Path) -> None:
         path.unlink()
 
 
-def _disk_error(error: BaseException) -> OSError | None:
-    """Return the disk's error in a chain of errors: torch hides it behind one of its own."""
+def _disk_failure(error: BaseException) -> str | None:
+    """Return what the disk said, out of a chain of errors; None where it was not the disk."""
     seen: list[BaseException] = [error]
     for each in seen:
         if isinstance(each, OSError):
-            return each
+            return each.strerror
+        # Of another rank only torch's own error arrives, not the disk's behind it.
+        if isinstance(each, RuntimeError) and "inline_container" in str(each) and not each.__context__:
+            return "a file could be written only in part"
         failures = each.failures.values() if isinstance(each, CheckpointException) else ()
         causes = [each.__cause__, each.__context__, *(failure for failure, _ in failures)]
         seen += [cause for cause in causes if cause is not None and cause not in seen]
     return None
 
 
-def _unwritten(folder: Path, state: State, cause: OSError) -> UserError:
-    full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _unwritten(folder: Path, state: State, reason: str) -> UserError:
     earlier = newest_first(folder)
-    kept = f"{earlier[0]} is whole: the same command goes on from there" if earlier else "There is none before it"
+    kept = f"{earlier[0]} is whole, and the same command goes on from there" if earlier else "There is none before it"
     return UserError(
-        f"The checkpoint of step {state.timestamp.batch.value} cannot be written to {folder}: {cause.strerror}.\n"
-        f"{kept}{', once there is space' if full else ''}."
+        f"The checkpoint of step {state.timestamp.batch.value} cannot be written to {folder}: {reason}.\n"
+        f"Make room or mend the disk. {kept}."
     )

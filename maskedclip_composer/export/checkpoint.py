@@ -27,15 +27,21 @@ HARMLESS = (
     *(getattr(np.dtypes, name) for name in ("UInt32DType", "Int64DType", "Float32DType", "Float64DType", "BoolDType")),
 )
 
+_IF_REFUSED = "Use the encoder.safetensors of the run instead."
+
 
 class RefusedError(UserError):
     """What a file holds could run code when it is read."""
 
     def __init__(self, path: Path, kind: str, remedy: str):
-        super().__init__(f"{path} was refused: it holds an object of type {kind}, and reading it could run code.\n{remedy}")
+        super().__init__(
+            f"{path} was refused: it holds an object of type {kind}, and reading it could run code.\n{remedy}"
+        )
 
 
-def read_checkpoint(path: Path, *, if_refused: str = "Use the encoder.safetensors of the run instead.") -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, *, if_refused: str = "Use the encoder.safetensors of the run instead."
+) -> dict[str, Any]:
     """Read a `.pt` file of Composer onto the CPU, admitting tensors, containers, numbers and a short list of types.
 
     Composer 0.32.1 itself unpickles everything, which executes code that a checkpoint carries.
@@ -89,6 +95,13 @@ def read_pickle(
     except pickle.UnpicklingError as error:
         # torch's own text advises to switch the check off.
         found = re.search(r"GLOBAL (\S+)", str(error), re.IGNORECASE)
+        if found is None and content is None and not zipfile.is_zipfile(path):  # zeros, which a power cut leaves
+            raise _unreadable(path, error, if_damaged) from error
         raise RefusedError(path, found.group(1).rstrip(".") if found else "unknown", if_refused) from error
     except (OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]}).\n{if_damaged}") from error
+        raise _unreadable(path, error, if_damaged) from error
+
+
+def _unreadable(path: Path, error: Exception, remedy: str) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} is not a readable checkpoint ({reason}).\n{remedy}")

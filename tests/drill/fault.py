@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -54,7 +55,9 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
         with tempfile.TemporaryDirectory() as temporary:
             return rehearse(fault, Path(temporary))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([fault.run.__module__])
+    function = getattr(fault.run, "func", fault.run)  # of a partial
+    # What is imported here, too: the server is started once, and other faults follow.
+    context.set_forkserver_preload([function.__module__, *(m for m in sys.modules if m.startswith("tests.drill."))])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(fault, folder, theirs))
     process.start()

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.small_run import DEBUG, debug_overrides, write_shards
 SETTINGS = (
     "text_encoder.dropout=0.1",
     "checkpoint.interval=3ba",
+    "trainer.max_duration=10ba",
     "tracking.mlflow=false",
     "tracking.picture_interval=null",
 )
@@ -39,10 +39,13 @@ Prepare = Callable[[Trainer], None]
 
 
 class Recorder(Callback):
-    """Appends to a file what a rank trains on in each step: sample ids, and a digest of all that was drawn for it."""
+    """Appends to a file what a rank trains on in each step.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Its sample ids, digests of each sample's crop and mask, and one digest of all that was drawn for the step.
+    """
+
+    def __init__(self, path: Path, start: int):
+        self.path, self.start = path, start
 
     def batch_start(self, state: State, logger: Logger) -> None:
         """Write the step's line, so that it outlives the process. After `StepSeeding`, whose draws it covers."""
@@ -51,11 +54,20 @@ class Recorder(Callback):
             for name, tensor in sorted(part.items()):
                 digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
         ids = {kind: part["sample_id"].tolist() for kind, part in state.batch.items()}
-        line = {"step": state.timestamp.batch.value, "rank": dist.get_global_rank(), "ids": ids}
+        views = {
+            kind: [_digest(image, noise) for image, noise in zip(part["image"], part["noise"], strict=True)]
+            for kind, part in state.batch.items()
+        }
+        line = {"start": self.start, "step": state.timestamp.batch.value, "rank": dist.get_global_rank(), "ids": ids}
+        line |= {"views": views}
         with self.path.open("a") as file:
             file.write(json.dumps(line | {"digest": digest.hexdigest()}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _digest(*tensors: torch.Tensor) -> str:
+    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()[:12]
 
 
 class At(Callback):
@@ -80,6 +92,7 @@ class Runs:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.starts = 0
         self.shards = write_shards(folder / "shards")
         tower = folder / "text"
         tower.mkdir()
@@ -94,6 +107,7 @@ class Runs:
         base = debug_overrides(self.shards, self.text_tower, self.folder / name)
         arguments = [DEBUG, *base, *SETTINGS, *overrides]
         port = free_port()
+        self.starts += 1
         processes = []
         for rank in range(ranks):
             process = multiprocessing.get_context("fork").Process(
@@ -116,7 +130,7 @@ class Runs:
 
         def build_with_more(config: Any) -> Trainer:
             trainer = build(config)
-            trainer.state.callbacks.append(Recorder(output / f"rank{rank}.steps"))
+            trainer.state.callbacks.append(Recorder(output / f"rank{rank}.steps", self.starts))
             if prepare is not None:
                 prepare(trainer)
             return trainer
@@ -130,9 +144,9 @@ class Runs:
         return (self.folder / name / f"rank{rank}.log").read_text()
 
     def steps(self, name: str) -> list[dict[str, Any]]:
-        """Return the lines of all ranks' recorders, in each rank's order."""
+        """Return the lines of all ranks' recorders, but for those that were cut off."""
         files = sorted((self.folder / name).glob("rank*.steps"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.endswith("}")]
 
     def run_folder(self, name: str) -> Path:
         """Return the folder of the run."""
@@ -158,14 +172,3 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
-
-
-def counted(steps: Iterable[dict[str, Any]]) -> dict[int, Counter[tuple[str, int]]]:
-    """Return the samples of every step that counts in the end: of a repeated step the last time.
-
-    A step is repeated by all its ranks; where their number has changed, a rank that is gone counts no more.
-    """
-    last: dict[int, list[dict[str, Any]]] = {}
-    for line in steps:
-        last.setdefault(line["step"], []).append(line)
-    raise NotImplementedError(last)

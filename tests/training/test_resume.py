@@ -1,35 +1,15 @@
-"""A run that was killed and continued ends with the same weights, bit for bit, as one that was not."""
+"""A run that was killed and continued ends as one that was not; the drill rehearses more such faults."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from maskedclip_composer.export.checkpoint import read_checkpoint
-from tests.training.conftest import DEBUG
+from tests.drill.compare import difference_in_samples
+from tests.drill.fault import Fault, rehearse
+from tests.drill.kills import FAULTS
 
-Overrides = Callable[..., list[str]]
-# 33 unpaired images in steps of 8: an epoch has 4 steps. Checkpoints come every 3 steps and so in mid-epoch.
-STEPS = ["trainer.max_duration=10ba", "checkpoint.interval=3ba", "checkpoint.keep=-1", "data.num_workers=1"]
-
-
-def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "train.py", DEBUG, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 0, stderr.decode()[-3000:]
+REHEARSED = ("killed amid an epoch", "fsdp on two ranks, killed amid an epoch")
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -43,22 +23,23 @@ def equal(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted(overrides: Overrides, tmp_path: Path):
-    whole = start(overrides(*STEPS, f"output={tmp_path / 'whole'}"))
-    broken = start(overrides(*STEPS, f"output={tmp_path / 'broken'}"))
-    checkpoints = tmp_path / "broken" / "debug" / "checkpoints"
-    deadline = time.monotonic() + 200
-    while not (checkpoints / "latest-rank0.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    assert not (tmp_path / "broken" / "debug" / "encoder.safetensors").exists(), "the run ended before it was killed"
-    finish(whole)
-    finish(start(overrides(*STEPS, f"output={tmp_path / 'broken'}")))
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.name in REHEARSED], ids=lambda fault: fault.name)
+def test_killed_and_resumed_equals_uninterrupted(fault: Fault):
+    seen, _ = rehearse(fault)
+    assert seen.kept, seen.what
+    assert seen.lost == 0
 
-    runs = [tmp_path / name / "debug" for name in ("whole", "broken")]
-    states = [read_checkpoint(run / "checkpoints" / "ep2-ba10-rank0.pt") for run in runs]
-    for part in ("model", "optimizers"):
-        assert equal(states[0]["state"][part], states[1]["state"][part]), part
-    exports = [load_file(run / "encoder.safetensors") for run in runs]
-    assert equal(exports[0], exports[1])
+
+def line(start: int, step: int, *ids: int, rank: int = 0) -> dict[str, Any]:
+    return {"start": start, "step": step, "rank": rank, "ids": {"unpaired": list(ids)}}
+
+
+def test_the_drill_counts_samples_that_are_lost_or_come_twice():
+    whole = [line(1, 0, 1, 2), line(1, 1, 3, 4), line(1, 2, 5, 5)]
+    repeated = [line(2, 0, 1, 2), line(2, 1, 3, 4), line(3, 1, 3, 4), line(3, 2, 5, 5)]
+    assert difference_in_samples(whole, repeated) == (0, 0)
+    on_two_ranks = [line(2, 0, 1, 2), line(3, 1, 4), line(3, 1, 3, rank=1), line(3, 2, 5), line(3, 2, 5, rank=1)]
+    assert difference_in_samples(whole, on_two_ranks) == (0, 0)
+    # A step that is left out, and one whose repetition takes another sample.
+    assert difference_in_samples(whole, [line(2, 0, 1, 2), line(3, 2, 5, 5)]) == (2, 0)
+    assert difference_in_samples(whole, [*repeated, line(4, 2, 5, 6)]) == (1, 1)
