@@ -38,10 +38,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "objectives",
             "build",
             "initial_weights",
+            "rank_failure",
         },
         {"omegaconf"},
     ),
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
+    "rank_failure": ({"errors"}, {"composer", "streaming", "omegaconf"}),
+    "nodes": ({"errors", "config"}, {"streaming", "omegaconf"}),
     "run_settings": ({"errors", "callbacks", "config", "config_file"}, {"composer", "streaming", "torch"}),
     "costs": (
         {"errors", "times", "types", "compute", "config", "data", "distributed", "models", "build"},
