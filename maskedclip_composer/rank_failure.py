@@ -92,6 +92,8 @@ def stop(error: BaseException, command: str) -> int:
             raise error
         if not _is_shown():
             time.sleep(_IMPORTING)
+        if _is_broken_connection(error):
+            error = _not_met(error)
         return _say(error, command, "" if _is_shown() else f" on rank {_rank()} of {_ranks()}")
     if isinstance(error, SystemExit):
         cause = _board.cause(wait=0)
@@ -161,7 +163,19 @@ def _end_after(cause: Failure, command: str) -> int:
     return cause.status
 
 
+def _not_met(error: BaseException) -> UserError:
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    first, *_ = str(error).splitlines() or [""]
+    return UserError(
+        f"The {_ranks()} ranks did not all meet at {place} ({first}).\nStart a launcher on every node within "
+        "trainer.dist_timeout, each with its own --node_rank and the same --world_size, --master_addr and "
+        "--master_port; see whether another node has failed, and whether the port can be reached."
+    )
+
+
 def _is_broken_connection(error: BaseException) -> bool:
+    if "torch" not in sys.modules:  # nor is there a connection
+        return False
     from torch.distributed import DistError
 
     # Of gloo's errors torch 2.7 makes plain RuntimeErrors; their text names the source file.

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def before_the_group(folder: Path) -> None:
         dist.init_process_group("gloo")
     except (Exception, SystemExit) as error:
         sys.exit(rank_failure.stop(error, COMMAND))
+
+
+def alone(folder: Path) -> None:
+    """The other node is never started."""
+    if rank() == 0:
+        try:
+            dist.init_process_group("gloo", timeout=timedelta(seconds=2))
+        except (Exception, SystemExit) as error:
+            sys.exit(rank_failure.stop(error, COMMAND))
 
 
 def while_the_first_computes(folder: Path) -> None:

@@ -80,6 +80,14 @@ def test_a_rank_fails_before_ranks_know_of_each_other(tmp_path):
     assert "train.py: error on rank 1 of 2" in logs(tmp_path)[1]
 
 
+def test_a_node_that_never_comes(tmp_path):
+    assert run_ranks(failing_ranks.alone, 2, tmp_path, nodes=2, grace=GRACE)[0] == 2
+    first, _ = logs(tmp_path)
+    assert "The 2 ranks did not all meet at 127.0.0.1:" in first
+    assert "Start a launcher on every node" in first
+    assert "Traceback" not in first
+
+
 def test_composers_launcher_shows_the_message_and_returns_the_status(tmp_path):
     code = "import sys; sys.argv[0] = 'composer'; from composer.cli.launcher import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "-n", "2", "-m", "tests.failing_ranks", "bad_photograph"]
