@@ -133,9 +133,9 @@ def _end_of_a_connection(error: BaseException, board: "_Board", command: str) ->
     missing = ", ".join(silent) + (" does" if len(silent) == 1 else " do") if silent else "Another rank does"
     traceback.print_exception(error)
     print(
-        f"\n{command}: error on rank {_rank()} of {_ranks()}\n  The connection to the other ranks broke, or "
-        f"trainer.dist_timeout was over.\n  {missing[0].upper()}{missing[1:]} not answer: killed (out of memory?), "
-        "hanging, or its machine is gone.\n  The same command continues from the last checkpoint.",
+        f"\n{command}: error on rank {_rank()} of {_ranks()}\n  The connection to the other ranks broke, or the time "
+        f"to wait for them was over.\n  {missing[0].upper()}{missing[1:]} not answer: killed (out of memory?), "
+        "hanging, or its machine is gone.\n  The same command goes on from what is saved.",
         file=sys.stderr,
         flush=True,
     )
@@ -167,9 +167,9 @@ def _not_met(error: BaseException) -> UserError:
     place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     first, *_ = str(error).splitlines() or [""]
     return UserError(
-        f"The {_ranks()} ranks did not all meet at {place} ({first}).\nStart a launcher on every node within "
-        "trainer.dist_timeout, each with its own --node_rank and the same --world_size, --master_addr and "
-        "--master_port; see whether another node has failed, and whether the port can be reached."
+        f"The {_ranks()} ranks did not all meet at {place} ({first}).\nStart a launcher on every node, each "
+        "with its own --node_rank and the same --world_size, --master_addr and --master_port; see whether another node "
+        "has failed, and whether that port can be reached."
     )
 
 
