@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from maskedclip_composer import rank_failure
+from maskedclip_composer import rank_board, rank_failure
 from maskedclip_composer.errors import UserError
 
 COMMAND = "train.py"
@@ -23,7 +23,7 @@ def rank() -> int:
 
 
 def ending_as_train(work: Callable[[], None]) -> None:
-    rank_failure._PATIENCE, rank_failure._INTERVAL = 1.0, 0.3
+    rank_failure._PATIENCE, rank_board.INTERVAL = 1.0, 0.3
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Composer does
     try:
         dist.init_process_group("gloo")
@@ -84,7 +84,7 @@ def alone(folder: Path) -> None:
 
 def while_the_first_computes(folder: Path) -> None:
     """The first rank is not in a collective, and so learns of it from the store alone."""
-    rank_failure._GRACE = 0.5
+    rank_board.GRACE = 0.5
     ending_as_train(bad_photograph if rank() == 1 else partial(time.sleep, 200))
 
 

@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"omegaconf"},
     ),
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
-    "rank_failure": ({"errors"}, {"composer", "streaming", "omegaconf"}),
+    "rank_board": ({"errors"}, {"composer", "streaming", "omegaconf"}),
+    "rank_failure": ({"errors", "rank_board"}, {"composer", "streaming", "omegaconf"}),
     "nodes": ({"errors", "config"}, {"streaming", "omegaconf"}),
     "run_settings": ({"errors", "callbacks", "config", "config_file"}, {"composer", "streaming", "torch"}),
     "costs": (
