@@ -64,7 +64,8 @@ def ended(
     found = re.search(says, printed)
     end = runs.train("broken", "data.num_workers=1", ranks=2)
     if any(whole) or any(end):
-        return Seen(what=f"exit {whole} {end}: {runs.log('broken')[-500:]}", kept=False)
+        log = runs.log("whole" if any(whole) else "broken")
+        return Seen(what=f"exit {whole} without the fault, {end} when continued: {log[-1500:]}", kept=False)
     lost, extra = difference_in_samples(runs.steps("whole"), runs.steps("broken"))
     kept = launchers[0].returncode in status and found is not None and seconds <= within and not (left or lost or extra)
     said = f"“{found[0]}”" if found else f"nothing of {says!r} in {printed[-1500:]}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import maskedclip_composer.build  # noqa: F401  # once, before the ranks are forked
 import train
 from tests.ranks import free_port, run_ranks
 from tests.small_run import DEBUG, debug_overrides
