@@ -47,7 +47,7 @@ def ended(
         nodes: 2 gives each rank a launcher.
         status: What the launcher of the first rank may exit with.
         says: A pattern that its terminal must show.
-        within: Seconds that it may take from the fault to the end of the last process.
+        within: Seconds that it may take from the fault, where it comes at a step, to the end of the last process.
     """
     runs = Runs(folder)
     whole = runs.train("whole", ranks=2)
@@ -59,7 +59,7 @@ def ended(
         launcher.wait()
     left = _left_running(patience=10.0)
     file = folder / "broken" / "fault"
-    seconds = time.time() - float(file.read_text()) if file.exists() else 0.0
+    seconds = time.time() - float(file.read_text()) if file.exists() else None
     printed = (folder / "node0.log").read_text()
     found = re.search(says, printed)
     end = runs.train("broken", "data.num_workers=1", ranks=2)
@@ -67,9 +67,15 @@ def ended(
         log = runs.log("whole" if any(whole) else "broken")
         return Seen(what=f"exit {whole} without the fault, {end} when continued: {log[-1500:]}", kept=False)
     lost, extra = difference_in_samples(runs.steps("whole"), runs.steps("broken"))
-    kept = launchers[0].returncode in status and found is not None and seconds <= within and not (left or lost or extra)
+    kept = (
+        launchers[0].returncode in status
+        and found is not None
+        and (seconds or 0) <= within
+        and not (left or lost or extra)
+    )
     said = f"“{found[0]}”" if found else f"nothing of {says!r} in {printed[-1500:]}"
-    what = f"exit {launchers[0].returncode} after {seconds:.0f} s; {said}"
+    after = "" if seconds is None else f" after {seconds:.0f} s"
+    what = f"exit {launchers[0].returncode}{after}; {said}"
     what += f"; left running: {left}" if left else ""
     return Seen(what=f"{what}; {extra} samples too many" if extra else what, lost=lost, kept=kept)
 
@@ -79,7 +85,9 @@ def bad_photograph(folder: Path) -> Seen:
     bad = folder / "bad"
     with MDSWriter(out=str(bad), columns=COLUMNS["unpaired"], hashes=["xxh64"], size_limit=20_000) as writer:
         for number in range(33):
-            writer.write(record("unpaired", number) | ({"image": b"none"} if number == 20 else {}))
+            good = record("unpaired", number)
+            # As long as it was: the order of samples follows from the sizes of shards.
+            writer.write(good | ({"image": bytes(len(good["image"]))} if number == 20 else {}))
     return ended(
         folder,
         fault="none",
