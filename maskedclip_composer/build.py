@@ -9,22 +9,28 @@ from composer import Trainer
 from composer.core import Algorithm, DataSpec, Time, TimeUnit
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from composer.utils import FSDP2Config, ParallelismConfig, dist, get_device, reproducibility
+from streaming import StreamingDataset
 from torch.utils.data import DataLoader
 
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.fault import FindSample
+from maskedclip_composer.algorithms.finite_steps import FiniteSteps
 from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
+from maskedclip_composer.callbacks.fault_file import FaultFile
+from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.costs.step_cost import step_flops
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
+from maskedclip_composer.data.origin import find_origin
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
@@ -80,19 +86,27 @@ def build_trainer(config: TrainConfig) -> Trainer:
         manifest=data_manifest(config.data) if dist.get_global_rank() == 0 else {},
         documents=partial(collect_documents, config.data),
         seed=config.seed,
+        watch=config.watch,
         count_operations=partial(_count_operations, config),
         origin=None if start is None else start.origin,
         image_mean=model.net.branch.image_encoder.image_mean,
         image_std=model.net.branch.image_encoder.image_std,
     )
+    tracker = next((logger for logger in loggers if isinstance(logger, FaultTolerantMLFlowLogger)), None)
+    train_loader = cast(DataLoader[Any], loader.dataloader)
     defaults = {"precision": "amp_bf16" if on_gpu else "fp32", "dist_timeout": dist_timeout}
     arguments: dict[str, Any] = defaults | dict(config.trainer)
     return Trainer(
         model=model,
         train_dataloader=loader,
         optimizers=build_optimizer(config.optimizer, model.net, batch_size, fused=config.compute.fused_optimizer),
-        schedulers=build_schedule(config, len(cast(DataLoader[Any], loader.dataloader))),
-        algorithms=build_algorithms(config, on_gpu=on_gpu),
+        schedulers=build_schedule(config, len(train_loader)),
+        algorithms=build_algorithms(
+            config,
+            on_gpu=on_gpu,
+            faults=FaultFile(config.run_folder / "faults.jsonl", tracker),
+            find_sample=partial(find_origin, cast(StreamingDataset, train_loader.dataset)),
+        ),
         callbacks=[
             *callbacks,
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
@@ -187,16 +201,26 @@ def build_train_loader(config: TrainConfig, encoder: ImageEncoder) -> DataSpec:
     )
 
 
-def build_algorithms(config: TrainConfig, *, on_gpu: bool) -> list[Algorithm]:
+def build_algorithms(
+    config: TrainConfig, *, on_gpu: bool, faults: FaultFile | None = None, find_sample: FindSample | None = None
+) -> list[Algorithm]:
     """Build what happens around the optimiser step; the logit scale is clamped before the teacher is updated."""
-    algorithms: list[Algorithm] = [ClipGradients(config.optimizer.max_grad_norm)]
+    clip = ClipGradients(config.optimizer.max_grad_norm)
+    steps = FiniteSteps(
+        clip,
+        config.optimizer.non_finite,
+        config.optimizer.max_skipped,
+        record=None if faults is None else faults.append,
+        find_sample=find_sample,
+    )
+    algorithms: list[Algorithm] = [steps, clip]
     if config.parallelism == "fsdp" and not on_gpu:
         algorithms.append(MeanOverRanks())
     if config.parallelism == "fsdp" and config.compute.chunk_size is not None:
         algorithms.append(KeepGathered())  # after MeanOverRanks: Composer runs AFTER_* events in reverse order
     algorithms += [Progress(), ClampLogitScale()]
     if config.with_teacher:
-        algorithms.append(EMATeacher(config.teacher or TeacherConfig()))
+        algorithms.append(EMATeacher(config.teacher or TeacherConfig(), steps))
     return algorithms
 
 

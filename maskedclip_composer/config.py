@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING, OmegaConf
 
-from maskedclip_composer.callbacks.config import TrackingConfig
+from maskedclip_composer.callbacks.config import TrackingConfig, WatchConfig
 from maskedclip_composer.callbacks.redaction import redact
 from maskedclip_composer.compute import ComputeConfig
 from maskedclip_composer.costs.config import EstimateConfig
@@ -130,6 +130,7 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     dry_run: bool = False
     estimate: EstimateConfig = field(default_factory=EstimateConfig)
     trainer: dict[str, Any] = MISSING

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import AdamW
@@ -25,6 +25,9 @@ class OptimizerConfig:
         max_grad_norm: Gradients are scaled down to this global norm; null does not clip.
         warmup: Linear warm-up from 0, a Composer time such as 40ep or 500ba.
         final_lr_factor: The cosine ends at this times lr.
+        non_finite: What a step does whose loss or gradient is nan or inf on any rank: stop ends the run before its
+            checkpoint, skip leaves weights and teacher as they are and goes on.
+        max_skipped: With skip, so many steps in a row are skipped; one more stops the run. null sets no limit.
     """
 
     base_lr: float = 1.5e-4
@@ -35,6 +38,8 @@ class OptimizerConfig:
     max_grad_norm: float | None = 1.0
     warmup: str = "40ep"
     final_lr_factor: float = 0.0
+    non_finite: Literal["stop", "skip"] = "stop"
+    max_skipped: int | None = 10
 
     def __post_init__(self):
         for key in ("base_lr", "lr", "text_lr_mult", "max_grad_norm"):
@@ -47,6 +52,16 @@ class OptimizerConfig:
             raise UserError(f"optimizer.weight_decay={self.weight_decay} is negative.\nUse 0 for none.")
         if not 0 <= self.final_lr_factor <= 1:
             raise UserError(f"optimizer.final_lr_factor={self.final_lr_factor} is outside [0, 1].\nUse 0 to end at 0.")
+        if self.max_skipped is not None and self.max_skipped < 1:
+            raise UserError(
+                f"optimizer.max_skipped={self.max_skipped} skips nothing.\nUse 1 or more, null for no limit, or "
+                "optimizer.non_finite=stop."
+            )
+        if self.non_finite == "stop" and self.max_skipped != OptimizerConfig.max_skipped:
+            raise UserError(
+                f"optimizer.max_skipped={self.max_skipped} is not read with optimizer.non_finite=stop.\n"
+                "Remove it, or use optimizer.non_finite=skip."
+            )
         check_time("optimizer.warmup", self.warmup, zero=True)
 
     def learning_rate(self, batch_size: int) -> float:

@@ -12,10 +12,13 @@ from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 
 # A resumed run may differ in these from the one that it continues: none of them changes what is computed, but for
-# max_duration, which is there to train on. Not parallelism: its checkpoints are of another kind.
+# max_duration, which is there to train on, and what is done about faults. Not parallelism: its checkpoints are of
+# another kind.
 FREE = re.compile(
     r"output|run_name|checkpoint\..*|tracking\..*|image_encoder\.attention|text_encoder\.name"
-    r"|dry_run|estimate\..*"
+    r"|dry_run|estimate\..*|watch\..*"
+    # A run that a step has stopped may go on without it.
+    r"|optimizer\.(non_finite|max_skipped)"
     # Not fp8, which changes the result, nor fused_optimizer, which AdamW takes from the checkpoint.
     r"|compute\.(packed|masked_only|distinct_texts|distinct_logits|compile|activation\..*|chunk_size)"
     r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"

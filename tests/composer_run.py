@@ -1,7 +1,7 @@
 """Composer runs of the tiny network, in one process or as one of several ranks."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from composer import Trainer
 from composer.core import Algorithm, Callback, DataSpec, Event, State
@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from maskedclip_composer.algorithms.clamp_logit_scale import ClampLogitScale
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
 from maskedclip_composer.algorithms.ema_teacher import EMATeacher
+from maskedclip_composer.algorithms.finite_steps import FiniteSteps
 from maskedclip_composer.algorithms.keep_gathered import KeepGathered
 from maskedclip_composer.algorithms.mean_over_ranks import MeanOverRanks
 from maskedclip_composer.algorithms.progress import Progress
@@ -67,30 +68,24 @@ def fit(
     lr: float = 1e-3,
     fsdp: bool = False,
     sharded: bool = True,
-    save_folder: Path | None = None,
-    load_path: Path | None = None,
+    non_finite: Literal["stop", "skip"] = "stop",
+    max_skipped: int | None = None,
+    max_duration: str | None = None,
+    record_fault: Callable[[dict[str, Any]], str] | None = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[LoggerDestination] = (),
+    **arguments: Any,
 ) -> tuple[Trainer, Record, InMemoryLogger]:
-    """Train one step for each batch with the algorithms of the entry point.
+    """Train one step for each batch with the algorithms of the entry point; `arguments` are the Trainer's.
 
-    Args:
-        net: Is trained in place.
-        batches: This rank's.
-        momentum: The teacher's.
-        max_grad_norm: None for any.
-        lr: The learning rate.
-        fsdp: FSDP2 in place of DDP.
-        sharded: FSDP2's checkpoints are folders of shards.
-        save_folder: A checkpoint after two steps goes there.
-        load_path: A checkpoint to continue from.
-        callbacks: Further ones.
-        loggers: Further ones.
+    Without `sharded`, FSDP2's checkpoints are single files.
     """
     record, metrics = Record(), InMemoryLogger()
-    algorithms: list[Algorithm] = [ClipGradients(max_grad_norm), Progress(), ClampLogitScale()]
+    clip = ClipGradients(max_grad_norm)
+    steps = FiniteSteps(clip, non_finite, max_skipped, record=record_fault)
+    algorithms: list[Algorithm] = [steps, clip, Progress(), ClampLogitScale()]
     if any(net.momentum_pairs()):
-        algorithms.append(EMATeacher(TeacherConfig(momentum=momentum)))
+        algorithms.append(EMATeacher(TeacherConfig(momentum=momentum), steps))
     if fsdp:
         algorithms += [MeanOverRanks(), *([KeepGathered()] if net.chunk_size else [])]
     trainer = Trainer(
@@ -102,15 +97,13 @@ def fit(
         algorithms=algorithms,
         callbacks=[record, *callbacks],
         loggers=[metrics, *loggers],
-        max_duration=f"{len(batches)}ba",
         parallelism_config=ParallelismConfig(fsdp2=FSDP2Config(state_dict_type="sharded" if sharded else "full"))
         if fsdp
         else None,
-        save_folder=None if save_folder is None else str(save_folder),
-        save_interval="2ba",
-        load_path=None if load_path is None else str(load_path),
         progress_bar=False,
         device="cpu",
+        max_duration=max_duration or f"{len(batches)}ba",
+        **arguments,
     )
     trainer.fit()
     return trainer, record, metrics

@@ -28,6 +28,7 @@ from maskedclip_composer.objectives.ent_mlm import EntMlmConfig
 from maskedclip_composer.objectives.lg_clip import LgClipConfig
 from maskedclip_composer.types import Batch
 from tests import tiny
+from tests.algorithms.spoilt_ranks import spoilt_runs
 from tests.composer_run import fit
 from tests.objectives import mmclip
 
@@ -155,10 +156,13 @@ def sharded_units(model: nn.Module) -> int:
     return sum(isinstance(module, dist.fsdp.FSDPModule) for module in model.modules())
 
 
+def share_of_batches() -> list[Batch]:
+    return [tiny.share(batch, dist.get_rank(), dist.get_world_size()) for batch in batches()]
+
+
 def run(net: PretrainNet, **options: Any) -> dict[str, Any]:
     """Train on this rank's shares and return what the ranks have in common."""
-    shares = [tiny.share(batch, dist.get_rank(), dist.get_world_size()) for batch in batches()]
-    trainer, record, metrics = fit(net, shares, **options)
+    trainer, record, metrics = fit(net, share_of_batches(), **options)
     trainer.close()
     return {
         "losses": [averaged(step) for step in record.losses],
@@ -213,9 +217,13 @@ def one(folder: Path) -> dict:
     sharded, full = folder.parent / "sharded" / "ep0-ba2", folder.parent / "full" / "ep0-ba2-rank0.pt"
     return {
         ("maskedclip", 1, True): run(tiny.net("maskedclip"), fsdp=True),
-        "sharded": run(other_net(), fsdp=True, load_path=sharded),
-        "full": run(other_net(), load_path=full),
+        "sharded": run(other_net(), fsdp=True, load_path=str(sharded)),
+        "full": run(other_net(), load_path=str(full)),
     }
+
+
+def saved_to(folder: Path) -> dict[str, Any]:
+    return {"save_folder": str(folder), "save_interval": "2ba"}
 
 
 def two(folder: Path) -> dict:
@@ -224,12 +232,14 @@ def two(folder: Path) -> dict:
     for recipe, depth in RUNS:
         for fsdp in (False, True):
             net = tiny.net(recipe, bridge_depth=depth)
-            save_folder = folder.parent / "sharded" if fsdp and (recipe, depth) == RUNS[0] else None
-            results[recipe, depth, fsdp] = run(net, fsdp=fsdp, save_folder=save_folder)
+            saves = saved_to(folder.parent / "sharded") if fsdp and (recipe, depth) == RUNS[0] else {}
+            results[recipe, depth, fsdp] = run(net, fsdp=fsdp, **saves)
     for way in WAYS:
         for fsdp in (False, True):
             results[way, fsdp] = run(net_computed(way), fsdp=fsdp)
-    results["full"] = run(tiny.net("maskedclip"), fsdp=True, sharded=False, save_folder=folder.parent / "full")
+    results["full"] = run(tiny.net("maskedclip"), fsdp=True, sharded=False, **saved_to(folder.parent / "full"))
+    for fsdp in (False, True):
+        results["spoilt", fsdp] = spoilt_runs(share_of_batches(), fsdp=fsdp)
     return results
 
 
@@ -238,9 +248,9 @@ def four(folder: Path) -> dict:
     results: dict = steps(folder)
     for fsdp in (False, True):
         results["maskedclip", 1, fsdp] = run(tiny.net("maskedclip"), fsdp=fsdp)
-    results["sharded"] = run(other_net(), fsdp=True, load_path=folder.parent / "sharded" / "ep0-ba2")
+    results["sharded"] = run(other_net(), fsdp=True, load_path=str(folder.parent / "sharded" / "ep0-ba2"))
     full = folder.parent / "full" / "ep0-ba2-rank0.pt"
-    results["full"] = run(other_net(), fsdp=True, sharded=False, load_path=full)
+    results["full"] = run(other_net(), fsdp=True, sharded=False, load_path=str(full))
     return results
 
 

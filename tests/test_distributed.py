@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,18 @@ def test_under_fsdp2_the_teacher_is_the_average_of_the_student(two):
             torch.testing.assert_close(step[name], expected, atol=1e-6, rtol=1e-5)
         moved += not torch.equal(steps[0][name], steps[-1][name])
     assert moved == len(names) - 1  # all but the fixed positions
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_step_that_is_nan_on_one_rank_is_skipped_or_stops_the_run_on_all(two, fsdp):
+    spoilt = two["spoilt", fsdp]
+    for name, value in spoilt["never had"].items():
+        assert torch.equal(spoilt["skipped"][name], value), name
+    assert spoilt["loss alone"] == [1] * 2
+    (fault,) = spoilt["faults"]
+    mim = [report["losses"]["mim"] for report in fault["ranks"]]
+    assert [math.isfinite(loss) for loss in mim] == [True, False]
+    ids = [sample["id"] for report in fault["ranks"] for part in report["samples"].values() for sample in part]
+    assert sorted(ids) == list(range(8))  # of both ranks
+    assert len(set(spoilt["messages"])) == 1
+    assert "Step 2: the gradient norm is nan, the loss mim is nan on rank 1" in spoilt["messages"][0]

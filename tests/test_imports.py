@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"errors", "types"}, {"composer", "timm", "transformers"}),
     "models": ({"errors", "types", "compute"}, {"streaming", "omegaconf"}),
     "objectives": ({"errors", "losses", "models", "distributed", "compute"}, {"composer", "streaming", "omegaconf"}),
-    "algorithms": ({"errors", "models", "objectives"}, {"streaming", "omegaconf"}),
+    "algorithms": ({"errors", "distributed", "models", "objectives"}, {"streaming", "omegaconf"}),
     "config_file": ({"errors"}, {"torch", "composer", "streaming"}),
     "times": ({"errors"}, {"torch", "composer"}),
     "optim": ({"errors", "times"}, {"composer", "streaming", "omegaconf"}),

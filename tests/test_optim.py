@@ -93,3 +93,12 @@ class CallCounter(TorchDispatchMode):
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         OptimizerConfig(**options)
+
+
+def test_a_limit_of_skipped_steps_needs_a_policy_that_skips():
+    assert OptimizerConfig(non_finite="skip", max_skipped=3).max_skipped == 3
+    assert OptimizerConfig(non_finite="skip", max_skipped=None).max_skipped is None
+    with pytest.raises(UserError, match=r"optimizer\.max_skipped=0 skips nothing"):
+        OptimizerConfig(non_finite="skip", max_skipped=0)
+    with pytest.raises(UserError, match=r"optimizer\.max_skipped=3 is not read with optimizer\.non_finite=stop"):
+        OptimizerConfig(max_skipped=3)

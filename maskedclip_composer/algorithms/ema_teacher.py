@@ -6,6 +6,7 @@ from composer.loggers import Logger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from maskedclip_composer.algorithms.finite_steps import FiniteSteps
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.models.teacher import TeacherConfig
 
@@ -24,16 +25,18 @@ class EMATeacher(Algorithm):
 
     Args:
         config: The momentum and its schedule.
+        steps: Knows which steps were skipped; the teacher skips them too.
     """
 
-    def __init__(self, config: TeacherConfig):
+    def __init__(self, config: TeacherConfig, steps: FiniteSteps | None = None):
         self.config = config
+        self._steps = steps
         self._net: PretrainNet | None = None
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def match(self, event: Event, state: State) -> bool:
         """Run after every optimiser step."""
-        return event == Event.BATCH_END
+        return event == Event.BATCH_END and not (self._steps is not None and self._steps.skipped)
 
     def apply(self, event: Event, state: State, logger: Logger) -> None:
         """Update the teacher in place."""

@@ -1,5 +1,6 @@
 """Change files so that a reader never sees half of it, and a machine that loses power keeps one or the other."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -38,5 +39,8 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # mounted object stores synchronise no folders
+            raise
     finally:
         os.close(descriptor)

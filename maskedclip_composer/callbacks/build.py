@@ -9,7 +9,7 @@ from composer.callbacks import LRMonitor, MemoryMonitor, SpeedMonitor
 from composer.core import Callback
 from composer.loggers import LoggerDestination
 
-from maskedclip_composer.callbacks.config import TrackingConfig, artifact_root
+from maskedclip_composer.callbacks.config import TrackingConfig, WatchConfig, artifact_root
 from maskedclip_composer.callbacks.diagnostics import Diagnostics, HostMemory
 from maskedclip_composer.callbacks.metrics_file import MetricsFile
 from maskedclip_composer.callbacks.mlflow_store import default_tracking_uri
@@ -19,6 +19,7 @@ from maskedclip_composer.callbacks.run_record import RunRecord
 from maskedclip_composer.callbacks.seeding import StepSeeding
 from maskedclip_composer.callbacks.step_times import StepTimes
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
+from maskedclip_composer.callbacks.watch import Watch
 from maskedclip_composer.export.origin import Origin
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD
 from maskedclip_composer.types import Batch
@@ -36,6 +37,7 @@ def tracking_callbacks(
     manifest: dict[str, Any],
     documents: Callable[[Path], list[Path]],
     seed: int,
+    watch: WatchConfig | None = None,
     count_operations: Callable[[Batch], int] | None = None,
     origin: Origin | None = None,
     image_mean: tuple[float, ...] = IMAGE_MEAN,
@@ -52,6 +54,7 @@ def tracking_callbacks(
         manifest: What the data are, as JSON.
         documents: Collects what the data say of themselves, see `RunRecord`.
         seed: The run's seed.
+        watch: When to warn; None takes the defaults.
         count_operations: Counts a step's useful operations from one rank's batch, see `StepTimes`.
         origin: Which weights the image encoder started from, if any.
         image_mean: What the model normalises images with, per channel in units of 0 to 1; pictures undo it.
@@ -63,6 +66,7 @@ def tracking_callbacks(
     quiet_known_warnings()
     metrics_file = MetricsFile(run_folder / "metrics.jsonl")
     tracker = _build_tracker(config, run_name, run_folder, output, metrics_file.path) if config.mlflow else None
+    watcher = Watch(watch or WatchConfig(), tracker)
     callbacks = [
         StepTimes(config.diagnostics_interval, count_operations),  # first, see there
         StepSeeding(seed),
@@ -74,7 +78,8 @@ def tracking_callbacks(
             origin=origin,
             tracker=tracker,
         ),
-        Diagnostics(config.diagnostics_interval),
+        watcher,
+        Diagnostics(config.diagnostics_interval, watcher),
         HostMemory(config.diagnostics_interval),
         LRMonitor(),
         SpeedMonitor(window_size=SPEED_WINDOW),

@@ -1,4 +1,4 @@
-"""What of a run is recorded, and where."""
+"""What of a run is recorded, and where; and when what is recorded is a reason to warn."""
 
 import re
 from dataclasses import dataclass, field
@@ -66,6 +66,33 @@ class TrackingConfig(MlflowConfig):
         for key in ("num_pictures", "diagnostics_interval"):
             if getattr(self, key) < 1:
                 raise UserError(f"tracking.{key}={getattr(self, key)} is not positive.\nUse 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """When a number of `diagnostics/*` is a reason to warn; null does not watch it (docs/reliability.md).
+
+    Attributes:
+        grace: Steps without a warning, from the start of the run.
+        logit_scale: Share of its limit at which the logit scale has run away.
+        variance: Share of its best under which a variance of features has collapsed.
+        effective_rank: Share of its best, both above 1, under which an effective rank has.
+        retrieval: Share of its best, both above chance, under which retrieval within the batch has.
+    """
+
+    grace: int = 1000
+    logit_scale: float | None = 0.99
+    variance: float | None = 0.02
+    effective_rank: float | None = 0.1
+    retrieval: float | None = 0.2
+
+    def __post_init__(self):
+        if self.grace < 0:
+            raise UserError(f"watch.grace={self.grace} is negative.\nUse 0 to warn from the first step.")
+        for key in ("logit_scale", "variance", "effective_rank", "retrieval"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value <= 1:
+                raise UserError(f"watch.{key}={value} is no share, above 0 and at most 1.\nUse null not to watch it.")
 
 
 def artifact_root(tracking_uri: str, output: Path) -> str | None:

@@ -4,9 +4,11 @@ import psutil
 import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
+from composer.utils import dist
 from torch import Tensor
 
 from maskedclip_composer.algorithms.ema_teacher import unwrap
+from maskedclip_composer.callbacks.watch import Watch
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.objectives.base import Objective
 
@@ -16,17 +18,26 @@ class Diagnostics(Callback):
 
     Args:
         interval: Steps between two records; the first step is recorded.
+        watch: Judges them, on every rank.
     """
 
-    def __init__(self, interval: int):
+    def __init__(self, interval: int, watch: Watch | None = None):
         self.interval = interval
+        self._watch = watch
 
     def after_train_batch(self, state: State, logger: Logger) -> None:
         """Log with the step number that Composer gives to the losses of the same step."""
-        if state.timestamp.batch.value % self.interval == 0:
+        step = state.timestamp.batch.value
+        if step % self.interval != 0:
+            return
+        found: list[dict[str, float]] = [{}]
+        if dist.get_global_rank() == 0:
             outputs: dict[str, dict[str, Tensor]] = state.outputs  # pyright: ignore[reportAssignmentType]
-            metrics = diagnose(unwrap(state.model).net, outputs)
-            logger.log_metrics({f"diagnostics/{name}": value for name, value in metrics.items()})
+            found[0] = diagnose(unwrap(state.model).net, outputs)
+        logger.log_metrics({f"diagnostics/{name}": value for name, value in found[0].items()})
+        if self._watch is not None:
+            dist.broadcast_object_list(found)
+            self._watch.judge(found[0], step + 1, logger)
 
 
 class HostMemory(Callback):

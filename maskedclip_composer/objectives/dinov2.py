@@ -21,6 +21,7 @@ from maskedclip_composer.losses.self_distillation import (
 )
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.health import effective_rank, variance_of_directions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +225,9 @@ class Dinov2(Objective):
             numbers["ibot"] = ibot_loss(outputs["student_patches"], teacher, outputs["patch_weight"], temperature)
             numbers["teacher_patch_entropy"] = _entropy(teacher)
         if self.config.koleo_weight:
+            tokens = outputs["class_tokens"]
+            numbers["class_token_variance"] = variance_of_directions(tokens)
+            numbers["class_token_effective_rank"] = effective_rank(tokens)
             numbers["koleo"] = torch.stack([koleo_loss(view) for view in outputs["class_tokens"]]).mean()
         return numbers
 

@@ -12,6 +12,7 @@ from maskedclip_composer.distributed import gather, gather_with_gradient
 from maskedclip_composer.losses.contrastive import integrity_clip_loss
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.health import effective_rank, nearest_of_texts, variance_of_directions
 from maskedclip_composer.objectives.two_tower import check_joint_space, projection, unit
 
 
@@ -103,12 +104,16 @@ class IntegrityClip(Objective):
         return unit(self.text_projection(tokens[:, 0]))
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
-        """Return the logit scale, mean and spread of the integrity, and the share of images that find their text."""
+        """Return the logit scale, mean and spread of the integrity, retrieval and what `objectives.health` has."""
         labels, integrity = outputs["labels"], outputs["row_scale"] if self.scales else outputs["row_weight"]
-        similarity = outputs["image_features"].float() @ outputs["text_features"].float().T
+        images = outputs["image_features"].float()
+        similarity = images @ outputs["text_features"].float().T
         return {
             "logit_scale": outputs["logit_scale"],
             "integrity": integrity.mean(),
             "integrity_spread": integrity.std(correction=0),
             "retrieval_at_1": (labels[similarity.argmax(dim=1)] == labels).float().mean(),
+            **nearest_of_texts(similarity, labels),
+            "image_variance": variance_of_directions(images),
+            "image_effective_rank": effective_rank(images),
         }

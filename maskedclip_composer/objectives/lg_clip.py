@@ -14,6 +14,7 @@ from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.text import mean_tokens
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.health import effective_rank, nearest_of_texts, variance_of_directions
 from maskedclip_composer.objectives.two_tower import check_joint_space, projection, unit
 
 
@@ -129,10 +130,11 @@ class LabelGuidedClip(Objective):
         return unit(self.text_projection(mean_tokens(tokens, text_mask)))
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
-        """Return `above_floor`, `logit_scale` and `retrieval_at_1`, over the pairs of all ranks.
+        """Return how far it is, how well pairs find each other and how rich the images are, over all ranks' pairs.
 
-        The first is the loss minus the least value it can have, in nats; the last the share of images whose nearest
-        text has their label, where a text of several labels has that of its first pair.
+        `above_floor` is the loss minus the least value it can have, in nats; `retrieval_at_1` the share of images whose
+        nearest text has their label, where a text of several labels has that of its first pair. Others as in
+        `objectives.health`.
         """
         prefix = "all_" if self.distinct_logits else ""
         images, texts, labels = (outputs[prefix + name] for name in ("image_features", "text_features", "labels"))
@@ -147,4 +149,7 @@ class LabelGuidedClip(Objective):
             "above_floor": loss - label_guided_floor(labels),
             "logit_scale": outputs["logit_scale"],
             "retrieval_at_1": (labels[first_pair[similarity.argmax(dim=1)]] == labels).float().mean(),
+            **nearest_of_texts(similarity, labels, index),
+            "image_variance": variance_of_directions(images),
+            "image_effective_rank": effective_rank(images),
         }

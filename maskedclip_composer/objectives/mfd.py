@@ -12,6 +12,7 @@ from maskedclip_composer.models.precision import at_least_float32
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.health import effective_rank
 from maskedclip_composer.objectives.mim import check_width
 
 
@@ -77,6 +78,10 @@ class MaskedFeatureDistillation(Objective):
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
         """Return the variance of the teacher's features over an image's patches, mean of images and channels.
 
-        Near 0 the teacher has collapsed and the objective is void.
+        Near 0 the teacher has collapsed and the objective is void; likewise with an effective rank near 1.
         """
-        return {"teacher_patch_variance": outputs["target"].float().var(dim=1, correction=0).mean()}
+        target = outputs["target"].float()
+        return {
+            "teacher_patch_variance": target.var(dim=1, correction=0).mean(),
+            "teacher_effective_rank": effective_rank(target),
+        }

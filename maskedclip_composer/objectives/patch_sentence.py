@@ -18,6 +18,7 @@ from maskedclip_composer.losses.transport import (
 )
 from maskedclip_composer.models.views import Views
 from maskedclip_composer.objectives.base import Objective, ObjectiveConfig, Parts
+from maskedclip_composer.objectives.health import nearest_of_texts
 from maskedclip_composer.objectives.two_tower import projection, unit
 
 
@@ -114,10 +115,11 @@ class PatchSentenceContrast(Objective):
         return {"logits": gather_with_gradient(similarity) / self.temperature, "labels": gather(views.labels)}
 
     def diagnose(self, **outputs: Tensor) -> dict[str, Tensor]:
-        """Return how much more similar an image is to its report than to others, and the share that finds it."""
+        """Return how much more similar an image is to its report than to others, and how often either finds it."""
         labels, similarity = outputs["labels"], outputs["logits"] * self.temperature
         positive = labels[:, None] == labels[None, :]
         metrics = {"retrieval_at_1": (labels[similarity.argmax(dim=1)] == labels).float().mean()}
+        metrics |= nearest_of_texts(similarity, labels)
         if not positive.all():
             metrics["margin"] = similarity[positive].mean() - similarity[~positive].mean()
         return metrics

@@ -84,7 +84,8 @@ def test_the_teachers_variance_is_over_patches_of_one_image():
     per_image = torch.randn(3, 1, 8).expand(3, 5, 8)  # images differ, the patches of one image do not
     assert diagnose({"mfd": {"prediction": per_image, "target": per_image}})["teacher_patch_variance"] == 0
     target = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]], dtype=torch.bfloat16)  # variances 1 and 0
-    assert diagnose({"mfd": {"prediction": target, "target": target}}) == {"teacher_patch_variance": 0.5}
+    numbers = diagnose({"mfd": {"prediction": target, "target": target}})
+    assert numbers == {"teacher_patch_variance": 0.5, "teacher_effective_rank": 1.0}
 
 
 def test_an_objective_without_numbers_leaves_no_entry():

@@ -127,14 +127,19 @@ AT_THE_END = [at(Event.EPOCH_END, 4), at(Event.EPOCH_START, 4), at(Event.EPOCH_C
 ONE_OF_TWO = [at(Event.BEFORE_FORWARD, 5, rank=1), at(Event.BATCH_END, 6, rank=0)]
 
 
-def amid_an_epoch(folder: Path, *overrides: str, ranks: int = 1) -> Seen:
+def amid_an_epoch(folder: Path) -> Seen:
     """Before the first checkpoint, and three steps after it."""
-    return killed(folder, AMID, *overrides, ranks=ranks)
+    return killed(folder, AMID)
+
+
+def two_amid_an_epoch(folder: Path, *overrides: str) -> Seen:
+    """Both ranks, three steps after the first checkpoint."""
+    return killed(folder, AMID[1:], *overrides, ranks=2)
 
 
 def fsdp_amid_an_epoch(folder: Path) -> Seen:
     """Sharded over two ranks."""
-    return amid_an_epoch(folder, FSDP, ranks=2)
+    return two_amid_an_epoch(folder, FSDP)
 
 
 def at_an_epochs_end(folder: Path, interval: str = "4ba", ranks: int = 1) -> Seen:
@@ -166,7 +171,7 @@ FAULTS = [
     _fault("killed at an epoch's end, where the shorter stream begins anew", at_an_epochs_end, 300),
     _fault("killed while a checkpoint is written", while_writing, 300),
     _fault("killed by the clock, six times", partial(by_the_clock, times=6), 400),
-    _fault("two ranks, both killed amid an epoch", partial(amid_an_epoch, ranks=2), 300),
+    _fault("two ranks, both killed amid an epoch", two_amid_an_epoch, 300),
     _fault("two ranks, both killed at an epoch's end", partial(at_an_epochs_end, interval="1ep", ranks=2), 400),
     _fault("two ranks, one of them killed", one_of_two, 300),
     _fault("fsdp on two ranks, killed amid an epoch", fsdp_amid_an_epoch, 400),

@@ -1,9 +1,10 @@
 """All faults of `make drill`, by the part of docs/reliability.md that makes their promise."""
 
-from tests.drill import continued, kills, ranks
+from tests.drill import continued, kills, numbers, ranks
 from tests.drill.fault import Fault
 
 PARTS: dict[str, list[Fault]] = {
     "resume": [*kills.FAULTS, *continued.FAULTS],
     "ranks": ranks.FAULTS,
+    "numbers": numbers.FAULTS,
 }
