@@ -17,7 +17,7 @@ import os
 import sys
 
 from maskedclip_composer.callbacks.redaction import redact_tracebacks
-from maskedclip_composer.errors import UserError, report
+from maskedclip_composer.rank_failure import stop
 
 
 def main(arguments: list[str]) -> int:
@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> int:
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
             print(f"\n{terminal_table(folder)}\n\n{page}", flush=True)
-    except UserError as error:
-        return report(error, "evaluate.py")
+    except (Exception, SystemExit) as error:
+        return stop(error, "evaluate.py")
     return 0
 
 

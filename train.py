@@ -12,7 +12,8 @@ import os
 import sys
 
 from maskedclip_composer.callbacks.redaction import redact_tracebacks
-from maskedclip_composer.errors import UserError, report
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.rank_failure import stop
 
 
 def main(arguments: list[str]) -> int:
@@ -44,15 +45,13 @@ def main(arguments: list[str]) -> int:
         else:
             trainer.fit()
         trainer.close()
-    except UserError as error:
-        return report(error, "train.py")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            return stop(error, "train.py")
         what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-        return report(
-            UserError(f"{what}.\nMake room; the same command goes on from the newest checkpoint."), "train.py"
-        )
+        return stop(UserError(f"{what}.\nMake room; the same command goes on from the newest checkpoint."), "train.py")
+    except (Exception, SystemExit) as error:
+        return stop(error, "train.py")
     print(f"Encoder: {config.run_folder / 'encoder.safetensors'}")
     return 0
 

@@ -45,8 +45,10 @@ from maskedclip_composer.models.residual import use_residual
 from maskedclip_composer.models.teacher import TeacherConfig
 from maskedclip_composer.models.text import TextEncoder, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder
+from maskedclip_composer.nodes import check_nodes
 from maskedclip_composer.objectives.base import Objective, Parts, reads_both_views
 from maskedclip_composer.optim import build_optimizer
+from maskedclip_composer.rank_failure import share_failures
 from maskedclip_composer.types import Batch
 
 # Seconds that ranks wait for each other. Composer's 300 are less than a first shard may take from an object store.
@@ -63,8 +65,11 @@ def build_trainer(config: TrainConfig) -> Trainer:
     dist_timeout = config.trainer.get("dist_timeout", DIST_TIMEOUT)
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device("gpu" if on_gpu else "cpu"), timeout=dist_timeout)
+        share_failures("train.py")
     checkpoints = prepare_checkpoints(config)
-    start = find_start(config, checkpoints / LATEST)
+    check_nodes(config, checkpoints)
+    latest = checkpoints / LATEST
+    start = find_start(config, latest)
     reproducibility.seed_all(config.seed)  # the same weights on every rank
     model = build_model(config, start)
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -111,7 +116,8 @@ def build_trainer(config: TrainConfig) -> Trainer:
         loggers=loggers,
         run_name=config.run_name,
         seed=config.seed,
-        autoresume=config.checkpoint.resume,
+        # Composer's autoresume (0.32.1) fails on nodes that share the folder: each removes the same signal file.
+        load_path=str(latest) if dist.all_gather_object(latest.exists())[0] else None,
         # FULL leaves precision to autocast, as under DDP: FSDP2's own casting would round mask noise and logit scale.
         parallelism_config=ParallelismConfig(fsdp2=FSDP2Config(mixed_precision="FULL"))
         if config.parallelism == "fsdp"

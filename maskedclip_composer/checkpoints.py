@@ -46,7 +46,7 @@ def prepare_checkpoints(config: TrainConfig) -> Path:
         )
     if found:
         refuse_other_settings(config)
-    if dist.get_global_rank() == 0:
+    if dist.get_global_rank() == 0:  # of all nodes: they share the folder
         shutil.rmtree(folder / ASIDE, ignore_errors=True)
         _link_newest_whole(folder, found, trust=config.checkpoint.trust)
     dist.barrier()

@@ -13,9 +13,15 @@ class UserError(ValueError):
     """
 
 
-def report(error: UserError, command: str) -> int:
-    """Print `error` as one readable block on stderr, without credentials, and return the exit status to use."""
+def report(error: UserError, command: str, where: str = "") -> int:
+    """Print `error` as one readable block on stderr, without credentials, and return the exit status to use.
+
+    Args:
+        error: What to print.
+        command: Stands before it, for example train.py.
+        where: Names the rank, where there are several.
+    """
     # A loader worker sends its traceback along as part of the message; the user's part comes last.
     lines = redact_text(str(error)).rsplit("UserError: ", 1)[-1].strip().splitlines()
-    print(f"\n{command}: error\n" + "\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
+    print(f"\n{command}: error{where}\n" + "\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
     return 2

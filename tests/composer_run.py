@@ -67,6 +67,7 @@ def fit(
     max_grad_norm: float | None = 1.0,
     lr: float = 1e-3,
     fsdp: bool = False,
+    sharded: bool = True,
     non_finite: Literal["stop", "skip"] = "stop",
     max_skipped: int | None = None,
     max_duration: str | None = None,
@@ -75,7 +76,10 @@ def fit(
     loggers: Sequence[LoggerDestination] = (),
     **arguments: Any,
 ) -> tuple[Trainer, Record, InMemoryLogger]:
-    """Train one step for each batch with the algorithms of the entry point; `arguments` are the Trainer's."""
+    """Train one step for each batch with the algorithms of the entry point; `arguments` are the Trainer's.
+
+    Without `sharded`, FSDP2's checkpoints are single files.
+    """
     record, metrics = Record(), InMemoryLogger()
     clip = ClipGradients(max_grad_norm)
     steps = FiniteSteps(clip, non_finite, max_skipped, record=record_fault)
@@ -93,7 +97,9 @@ def fit(
         algorithms=algorithms,
         callbacks=[record, *callbacks],
         loggers=[metrics, *loggers],
-        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config()) if fsdp else None,
+        parallelism_config=ParallelismConfig(fsdp2=FSDP2Config(state_dict_type="sharded" if sharded else "full"))
+        if fsdp
+        else None,
         progress_bar=False,
         device="cpu",
         max_duration=max_duration or f"{len(batches)}ba",

@@ -1,9 +1,4 @@
 import math
-import os
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,58 +13,35 @@ from maskedclip_composer.distributed import (
 from maskedclip_composer.losses.contrastive import label_guided_clip_loss
 from maskedclip_composer.models.pretrain import MaskedCLIP, PretrainNet
 from maskedclip_composer.types import Batch
-from tests import tiny, two_ranks
+from tests import several_ranks, tiny
 from tests.composer_run import fit
+from tests.ranks import results_of
 
-RANKS = 2
 TOLERANCE = 5e-6
+RANKS = [2, 4]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> dict:
     """What two gloo processes computed."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        "WORLD_SIZE": str(RANKS),
-        "LOCAL_WORLD_SIZE": str(RANKS),
-        "NODE_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes, logs = [], []
-    for rank in range(RANKS):
-        logs.append((folder / f"rank{rank}.log").open("w+"))
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.two_ranks", str(folder)],
-                cwd=Path(__file__).parents[1],
-                env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=logs[-1],
-                stderr=subprocess.STDOUT,
-            )
-        )
-    deadline = time.monotonic() + 240
-    try:
-        # A rank that fails leaves the other waiting for it.
-        while any(p.poll() is None for p in processes) and not any(p.poll() for p in processes):
-            assert time.monotonic() < deadline, "the ranks did not finish"
-            time.sleep(0.1)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    tails = []
-    for log in logs:
-        log.seek(0)
-        tails.append(log.read()[-4000:])
-        log.close()
-    assert [p.returncode for p in processes] == [0] * RANKS, "\n".join(tails)
-    return torch.load(folder / "results.pt", weights_only=False)
+    return results_on(folder, 2)
+
+
+@pytest.fixture(scope="module")
+def results(two: dict, folder: Path) -> dict[int, dict]:
+    """What one, two and four gloo processes computed, the others also from checkpoints of the two."""
+    return {1: results_on(folder, 1), 2: two, 4: results_on(folder, 4)}
+
+
+def results_on(folder: Path, ranks: int) -> dict:
+    own = folder / f"{ranks}"
+    own.mkdir()
+    return results_of(several_ranks.main, ranks, own)
 
 
 def test_without_a_process_group_gathering_changes_nothing():
@@ -83,34 +55,36 @@ def test_without_a_process_group_gathering_changes_nothing():
     assert max_on_hosts(7) == 7
 
 
-def test_rows_are_gathered_in_the_order_of_ranks(results):
-    assert results["gathered"].tolist() == [0, 1, 2, 10, 11, 12]
+def test_rows_are_gathered_in_the_order_of_ranks(two):
+    assert two["gathered"].tolist() == [0, 1, 2, 10, 11, 12]
 
 
-def test_a_gradient_of_any_layout_comes_back_to_its_rank(results):
-    torch.testing.assert_close(results["gradient of a gather"], 2 * torch.arange(12.0).reshape(3, 4).T[:2])
+def test_a_gradient_of_any_layout_comes_back_to_its_rank(two):
+    torch.testing.assert_close(two["gradient of a gather"], 2 * torch.arange(12.0).reshape(3, 4).T[:2])
 
 
-def test_the_gathered_contrastive_loss_is_the_single_processs(results):
-    loss, gradients = two_ranks.contrastive_loss(0, 1, gather_with_gradient)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_the_gathered_contrastive_loss_is_the_single_processs(results, ranks):
+    loss, gradients = several_ranks.contrastive_loss(0, 1, gather_with_gradient)
     for name, expected in zip(("loss", "image", "text"), (loss, *gradients), strict=True):
-        torch.testing.assert_close(results["contrastive"][name], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(results[ranks]["contrastive"][name], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_tables_of_different_length_are_padded_and_indices_point_into_all_of_them(results):
-    table, index = results["table"]
+def test_tables_of_different_length_are_padded_and_indices_point_into_all_of_them(two):
+    table, index = two["table"]
     assert table.tolist() == [[1, 1], [0, 0], [2, 2], [2, 2]]
     assert index.tolist() == [0, 0, 2, 3]
 
 
-def test_hosts_agree_beside_a_group_that_takes_no_tensor_on_the_cpu(results):
-    assert results["longest"] == (3, 1)
+def test_hosts_agree_beside_a_group_that_takes_no_tensor_on_the_cpu(two):
+    assert two["longest"] == (3, 1)
 
 
-def test_the_loss_of_distinct_texts_is_the_single_processs_where_ranks_differ_in_texts(results):
-    loss, gradients = two_ranks.distinct_contrastive_loss(0, 1)
-    for name, expected in zip(("loss", *two_ranks.DISTINCT_GRADIENTS), (loss, *gradients), strict=True):
-        torch.testing.assert_close(results["distinct"][name], expected, atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_the_loss_of_distinct_texts_is_the_single_processs_where_ranks_differ_in_texts(results, ranks):
+    loss, gradients = several_ranks.distinct_contrastive_loss(0, 1)
+    for name, expected in zip(("loss", *several_ranks.DISTINCT_GRADIENTS), (loss, *gradients), strict=True):
+        torch.testing.assert_close(results[ranks]["distinct"][name], expected, atol=1e-6, rtol=1e-5)
 
 
 def assert_step_is_the_single_processs(step: tuple[dict, dict], net: PretrainNet, batch: Batch) -> None:
@@ -126,25 +100,28 @@ def assert_step_is_the_single_processs(step: tuple[dict, dict], net: PretrainNet
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("step", ["step", "plain step"])
-def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results, step):
+def test_a_step_of_ddp_has_the_single_processs_losses_and_gradients(results, ranks, step):
     """Both forms of the contrastive loss against the plain one."""
-    net = two_ranks.plain_net()
+    net = several_ranks.plain_net()
     assert net.objectives["lg_clip"].loss is label_guided_clip_loss
-    assert_step_is_the_single_processs(results[step], net, tiny.batch(4, 4))
+    assert_step_is_the_single_processs(results[ranks][step], net, tiny.batch(4, 4))
 
 
-@pytest.mark.parametrize("stage", two_ranks.STAGES)
-def test_a_step_of_mmclip_does_too_where_one_rank_has_no_hidden_word(results, stage, tmp_path):
-    net = two_ranks.mmclip_net(stage, tmp_path / "text_tower")
-    assert_step_is_the_single_processs(results["mmclip", stage], net, two_ranks.mmclip_batch())
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("stage", several_ranks.STAGES)
+def test_a_step_of_mmclip_does_too_where_some_ranks_have_no_hidden_word(results, ranks, stage, tmp_path):
+    net = several_ranks.mmclip_net(stage, tmp_path / "text_tower")
+    assert_step_is_the_single_processs(results[ranks]["mmclip", stage], net, several_ranks.mmclip_batch())
 
 
-def test_a_step_of_dinov2_does_too_where_one_rank_has_no_hidden_patch(results):
-    batch = two_ranks.half_hidden_batch()
-    assert tiny.share(batch, 0, 2)["paired"]["block_mask"].any()
-    assert not tiny.share(batch, 1, 2)["paired"]["block_mask"].any()
-    assert_step_is_the_single_processs(results["dinov2"], tiny.net("dinov2"), batch)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_step_of_dinov2_does_too_where_some_ranks_have_no_hidden_patch(results, ranks):
+    batch = several_ranks.half_hidden_batch()
+    assert tiny.share(batch, 0, ranks)["paired"]["block_mask"].any()
+    assert not tiny.share(batch, ranks - 1, ranks)["paired"]["block_mask"].any()
+    assert_step_is_the_single_processs(results[ranks]["dinov2"], tiny.net("dinov2"), batch)
 
 
 def assert_runs_agree(run: dict, expected: dict) -> None:
@@ -164,32 +141,51 @@ def assert_runs_agree(run: dict, expected: dict) -> None:
             )
 
 
-@pytest.mark.parametrize("recipe", dict(two_ranks.RUNS))
-def test_two_ranks_train_as_one_process(results, recipe):
-    depth = dict(reversed(two_ranks.RUNS))[recipe]
-    _, record, metrics = fit(tiny.net(recipe, bridge_depth=depth), two_ranks.batches())
+def single(recipe: str, depth: int) -> dict:
+    _, record, metrics = fit(tiny.net(recipe, bridge_depth=depth), several_ranks.batches())
     norms = [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]]
-    single = {"losses": record.losses, "parameters": record.parameters, "norms": norms}
-    assert_runs_agree(results[recipe, depth, False], single)
+    return {"losses": record.losses, "parameters": record.parameters, "norms": norms}
 
 
-@pytest.mark.parametrize(("recipe", "depth"), two_ranks.RUNS)
-def test_fsdp2_trains_as_ddp(results, recipe, depth):
-    ddp, fsdp = results[recipe, depth, False], results[recipe, depth, True]
+@pytest.mark.parametrize("recipe", dict(several_ranks.RUNS))
+def test_two_ranks_train_as_one_process(two, recipe):
+    depth = dict(reversed(several_ranks.RUNS))[recipe]
+    assert_runs_agree(two[recipe, depth, False], single(recipe, depth))
+
+
+@pytest.mark.parametrize(("ranks", "fsdp"), [(1, True), (4, False), (4, True)])
+def test_one_and_four_ranks_train_as_one_process(results, ranks, fsdp):
+    run = results[ranks]["maskedclip", 1, fsdp]
+    assert (run["units"] > 10) == fsdp
+    assert_runs_agree(run, single("maskedclip", 1))
+
+
+@pytest.mark.parametrize("kind", ["sharded", "full"])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_other_numbers_of_ranks_continue_a_checkpoint_of_two(results, ranks, kind):
+    """Sharded ones under FSDP2, full ones under FSDP2 and on one rank without it."""
+    whole, rest = results[2]["maskedclip", 1, True], results[ranks][kind]
+    assert len(rest["losses"]) == several_ranks.STEPS - 2
+    assert_runs_agree(rest, {key: whole[key][2:] for key in ("losses", "parameters", "norms")})
+
+
+@pytest.mark.parametrize(("recipe", "depth"), several_ranks.RUNS)
+def test_fsdp2_trains_as_ddp(two, recipe, depth):
+    ddp, fsdp = two[recipe, depth, False], two[recipe, depth, True]
     assert ddp["units"] == 0
     assert fsdp["units"] > 10
     assert_runs_agree(fsdp, ddp)
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("way", two_ranks.WAYS)
-def test_every_way_to_compute_a_step_trains_alike_on_two_ranks(results, way, fsdp):
-    assert_runs_agree(results[way, fsdp], results["maskedclip", 1, False])
+@pytest.mark.parametrize("way", several_ranks.WAYS)
+def test_every_way_to_compute_a_step_trains_alike_on_two_ranks(two, way, fsdp):
+    assert_runs_agree(two[way, fsdp], two["maskedclip", 1, False])
 
 
-def test_under_fsdp2_the_teacher_is_the_average_of_the_student(results):
-    steps = results["maskedclip", 1, True]["parameters"]
-    assert len(steps) == two_ranks.STEPS + 1
+def test_under_fsdp2_the_teacher_is_the_average_of_the_student(two):
+    steps = two["maskedclip", 1, True]["parameters"]
+    assert len(steps) == several_ranks.STEPS + 1
     names = [name for name in steps[0] if name.startswith("net.teacher.")]
     moved = 0
     for name in names:
@@ -202,11 +198,11 @@ def test_under_fsdp2_the_teacher_is_the_average_of_the_student(results):
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_a_step_that_is_nan_on_one_rank_is_skipped_or_stops_the_run_on_all(results, fsdp):
-    spoilt = results["spoilt", fsdp]
+def test_a_step_that_is_nan_on_one_rank_is_skipped_or_stops_the_run_on_all(two, fsdp):
+    spoilt = two["spoilt", fsdp]
     for name, value in spoilt["never had"].items():
         assert torch.equal(spoilt["skipped"][name], value), name
-    assert spoilt["loss alone"] == [1] * RANKS
+    assert spoilt["loss alone"] == [1] * 2
     (fault,) = spoilt["faults"]
     mim = [report["losses"]["mim"] for report in fault["ranks"]]
     assert [math.isfinite(loss) for loss in mim] == [True, False]

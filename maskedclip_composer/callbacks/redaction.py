@@ -78,6 +78,12 @@ def redact(value: Any, key: str = "") -> Any:
     return value
 
 
+def print_traceback(error: BaseException) -> None:
+    """Print an exception with its traceback on stderr, without credentials."""
+    sys.stderr.write(redact_text("".join(traceback.format_exception(error))))
+    sys.stderr.flush()
+
+
 def redact_tracebacks() -> None:
     """Let the traceback of an exception that nobody catches be printed without credentials.
 
@@ -85,8 +91,7 @@ def redact_tracebacks() -> None:
     """
 
     def print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.stderr.write(redact_text("".join(traceback.format_exception(kind, error, trace))))
-        sys.stderr.flush()
+        print_traceback(error.with_traceback(trace))
 
     def print_of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and args.exc_type is not SystemExit:

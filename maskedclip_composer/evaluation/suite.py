@@ -41,6 +41,7 @@ from maskedclip_composer.evaluation.protocols.fit import fit
 from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT, gather_objects, rank
 from maskedclip_composer.evaluation.tasks import TaskConfig
 from maskedclip_composer.evaluation.tracking import SuiteTracker
+from maskedclip_composer.rank_failure import share_failures
 
 
 def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: dict[str, ProtocolConfig]) -> Path:
@@ -55,6 +56,7 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.initialize_dist(get_device(None), timeout=DIST_TIMEOUT)
+        share_failures("evaluate.py")
     data = {name: open_task(config, task) for name, task in tasks.items()}
     planned = plan(config, tasks, protocols, data)
     folder = config.folder

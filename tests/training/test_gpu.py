@@ -10,6 +10,7 @@ import yaml
 
 import train
 from tests.training.conftest import DEBUG
+from tests.training.test_ranks import COMPARED, run
 from tests.training.test_train import lines
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -24,6 +25,25 @@ def test_debug_recipe(overrides: Callable[..., list[str]], tmp_path: Path, atten
     assert "precision" not in yaml.safe_load((run / "config.yaml").read_text())["trainer"]  # the default: amp_bf16
     for key in ("total", "mim", "lg_clip", "mfd"):
         assert all(map(math.isfinite, lines(run, f"loss/train/{key}")))
+
+
+def test_fsdp_trains_as_ddp(overrides: Callable[..., list[str]], tmp_path: Path):
+    for name in ("ddp", "fsdp"):
+        assert train.main([DEBUG, *overrides(f"parallelism={name}", f"run_name={name}")]) == 0
+    for key in COMPARED:
+        ddp, fsdp = (lines(tmp_path / "runs" / name, key) for name in ("ddp", "fsdp"))
+        assert fsdp == pytest.approx(ddp, rel=2e-2), key
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
+def test_two_gpus_train_as_one(overrides: Callable[..., list[str]], tmp_path: Path, parallelism: str):
+    one, two = (
+        run(tmp_path / f"{ranks}", ranks, overrides(f"parallelism={parallelism}", "tracking.picture_interval=null"))
+        for ranks in (1, 2)
+    )
+    for key in COMPARED:
+        assert lines(two, key) == pytest.approx(lines(one, key), rel=2e-2), key
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
-"""One rank of `test_distributed.py`: python -m tests.two_ranks FOLDER, with torch's variables for a process group.
+"""What one rank of `test_distributed.py` does. Rank 0 saves what it found to results.pt of the folder."""
 
-Rank 0 saves what it found to FOLDER/results.pt. All checks share this one start: importing Composer takes longest.
-"""
-
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -46,7 +42,8 @@ WAYS = {
     "unpacked": ComputeConfig(packed=False, masked_only=False),
     "compiled": ComputeConfig(compile="blocks"),
 }
-# Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters.
+# Recipe and bridge depth of the runs under DDP and FSDP2. Depth 0 makes a unit without parameters. More than two ranks
+# run the first alone.
 RUNS = [("maskedclip", 1), ("maskedclip", 0), ("mmclip", 0), ("mlip", 0), ("dinov2", 0)]
 
 
@@ -159,23 +156,30 @@ def sharded_units(model: nn.Module) -> int:
     return sum(isinstance(module, dist.fsdp.FSDPModule) for module in model.modules())
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def share_of_batches() -> list[Batch]:
+    return [tiny.share(batch, dist.get_rank(), dist.get_world_size()) for batch in batches()]
+
+
+def run(net: PretrainNet, **options: Any) -> dict[str, Any]:
+    """Train on this rank's shares and return what the ranks have in common."""
+    trainer, record, metrics = fit(net, share_of_batches(), **options)
+    trainer.close()
+    return {
+        "losses": [averaged(step) for step in record.losses],
+        "parameters": record.parameters,
+        "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
+        "units": sharded_units(trainer.state.model),
+    }
+
+
+def steps(folder: Path) -> dict:
+    """Compute losses and gradients of single steps."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     results = {}
-
     loss, gradients = contrastive_loss(rank, ranks, gather_with_gradient)
     results["contrastive"] = averaged({"loss": loss, "image": gradients[0], "text": gradients[1]})
     loss, gradients = distinct_contrastive_loss(rank, ranks)
     results["distinct"] = averaged({"loss": loss} | dict(zip(DISTINCT_GRADIENTS, gradients, strict=True)))
-    with patch.object(dist, "get_backend", return_value="nccl"):  # which takes no tensor on the CPU
-        results["longest"] = max_on_hosts(3 - rank), max_on_hosts(rank)
-    _group_of_hosts.cache_clear()
-    table = torch.full((1 + rank, 2), 1.0 + rank)
-    results["table"] = gather_table_with_gradient(table, torch.arange(2) * rank)
-    rows = gather(torch.arange(3) + 10 * rank)
-    results["gathered"] = rows
     share = tiny.share(tiny.batch(4, 4), rank, ranks)
     results["step"] = step_of_ddp(tiny.net("maskedclip"), share)
     results["plain step"] = step_of_ddp(plain_net(), share)
@@ -183,40 +187,78 @@ def main(folder: Path) -> None:
         net = mmclip_net(stage, folder / f"text_tower{rank}")
         results["mmclip", stage] = step_of_ddp(net, mmclip.share(mmclip_batch(), rank, ranks))
     results["dinov2"] = step_of_ddp(tiny.net("dinov2"), tiny.share(half_hidden_batch(), rank, ranks))
+    return results
+
+
+def gathers() -> dict:
+    """Gather rows and tables."""
+    rank = dist.get_rank()
+    results = {}
+    with patch.object(dist, "get_backend", return_value="nccl"):  # which takes no tensor on the CPU
+        results["longest"] = max_on_hosts(3 - rank), max_on_hosts(rank)
+    _group_of_hosts.cache_clear()
+    table = torch.full((1 + rank, 2), 1.0 + rank)
+    results["table"] = gather_table_with_gradient(table, torch.arange(2) * rank)
+    results["gathered"] = gather(torch.arange(3) + 10 * rank)
     features = torch.ones(2, 3, requires_grad=True)
     transposed = torch.arange(12.0).reshape(3, 4).T  # a gradient that is not contiguous
     gather_with_gradient(features).backward(transposed)
     results["gradient of a gather"] = features.grad
+    return results
 
+
+def other_net() -> PretrainNet:
+    """MaskedCLIP with weights that a checkpoint is to replace."""
+    return tiny.net("maskedclip", seed=1)
+
+
+def one(folder: Path) -> dict:
+    """Continue on one rank what two have saved."""
+    sharded, full = folder.parent / "sharded" / "ep0-ba2", folder.parent / "full" / "ep0-ba2-rank0.pt"
+    return {
+        ("maskedclip", 1, True): run(tiny.net("maskedclip"), fsdp=True),
+        "sharded": run(other_net(), fsdp=True, load_path=str(sharded)),
+        "full": run(other_net(), load_path=str(full)),
+    }
+
+
+def saved_to(folder: Path) -> dict[str, Any]:
+    return {"save_folder": str(folder), "save_interval": "2ba"}
+
+
+def two(folder: Path) -> dict:
+    """Train every recipe in every way, and save both kinds of checkpoints."""
+    results: dict = gathers() | steps(folder)
     for recipe, depth in RUNS:
         for fsdp in (False, True):
-            shares = [tiny.share(batch, rank, ranks) for batch in batches()]
             net = tiny.net(recipe, bridge_depth=depth)
-            trainer, record, metrics = fit(net, shares, fsdp=fsdp)
-            results[recipe, depth, fsdp] = {
-                "losses": [averaged(step) for step in record.losses],
-                "parameters": record.parameters,
-                "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
-                "units": sharded_units(trainer.state.model),
-            }
-            trainer.close()
+            saves = saved_to(folder.parent / "sharded") if fsdp and (recipe, depth) == RUNS[0] else {}
+            results[recipe, depth, fsdp] = run(net, fsdp=fsdp, **saves)
     for way in WAYS:
         for fsdp in (False, True):
-            shares = [tiny.share(batch, rank, ranks) for batch in batches()]
-            trainer, record, metrics = fit(net_computed(way), shares, fsdp=fsdp)
-            results[way, fsdp] = {
-                "losses": [averaged(step) for step in record.losses],
-                "parameters": record.parameters,
-                "norms": [float(value) for _, value in metrics.data["diagnostics/gradient_norm"]],
-            }
-            trainer.close()
+            results[way, fsdp] = run(net_computed(way), fsdp=fsdp)
+    results["full"] = run(tiny.net("maskedclip"), fsdp=True, sharded=False, **saved_to(folder.parent / "full"))
     for fsdp in (False, True):
-        results["spoilt", fsdp] = spoilt_runs([tiny.share(batch, rank, ranks) for batch in batches()], fsdp=fsdp)
-    if rank == 0:
+        results["spoilt", fsdp] = spoilt_runs(share_of_batches(), fsdp=fsdp)
+    return results
+
+
+def four(folder: Path) -> dict:
+    """Train one recipe, and continue what two ranks have saved."""
+    results: dict = steps(folder)
+    for fsdp in (False, True):
+        results["maskedclip", 1, fsdp] = run(tiny.net("maskedclip"), fsdp=fsdp)
+    results["sharded"] = run(other_net(), fsdp=True, load_path=str(folder.parent / "sharded" / "ep0-ba2"))
+    full = folder.parent / "full" / "ep0-ba2-rank0.pt"
+    results["full"] = run(other_net(), fsdp=True, sharded=False, load_path=str(full))
+    return results
+
+
+def main(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    ranks = dist.get_world_size()
+    results = {1: one, 2: two, 4: four}[ranks](folder)
+    if dist.get_rank() == 0:
         torch.save(results, folder / "results.pt")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
