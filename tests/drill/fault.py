@@ -54,7 +54,7 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
         with tempfile.TemporaryDirectory() as temporary:
             return rehearse(fault, Path(temporary))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([fault.run.__module__])
+    context.set_forkserver_preload(["tests.drill.parts", getattr(fault.run, "func", fault.run).__module__])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(fault, folder, theirs))
     process.start()
@@ -77,6 +77,7 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
 
 def _report(fault: Fault, folder: Path, connection: Connection) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a run; a child of a fork server prefers that one
     connection.send(None)
     try:
         seen = fault.run(folder)

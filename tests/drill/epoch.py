@@ -1,0 +1,104 @@
+"""One epoch of a small set, read through the loader of training, interrupted and resumed."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.schema import COLUMNS
+from maskedclip_composer.data.streams import open_streams
+from maskedclip_composer.errors import UserError
+from tests.data.conftest import record
+
+BATCH = 4
+SAMPLES = 33
+PLANNED = SAMPLES // BATCH * BATCH
+SLACK = 10.0  # seconds beyond the stated ones, for two busy cores
+REMOTE = "s3://shards/set"
+
+
+def write_shards(folder: Path, kind: str = "unpaired", samples: int = SAMPLES, **options: Any) -> Path:
+    """Write records as data_prep does, some to a shard."""
+    from streaming import MDSWriter
+
+    settings: dict[str, Any] = {"columns": COLUMNS[kind], "hashes": ["xxh64"], "size_limit": 8_000} | options
+    with MDSWriter(out=str(folder), **settings) as writer:
+        for number in range(samples):
+            full = record(kind, number)
+            writer.write({column: full.get(column, {"a": 1}) for column in settings["columns"]})
+    return folder
+
+
+def config(cache: Path | None, remote: str = REMOTE, **keys: Any) -> DataConfig:
+    """A stream with a cache of its own; patience of 5 seconds."""
+    stream = StreamConfig(remote=remote, local=None if cache is None else str(cache), batch_size=BATCH)
+    return DataConfig(unpaired=stream, **{"download_retry": 1, "download_timeout": 2.0} | keys)
+
+
+@dataclass(kw_only=True)
+class Epoch:
+    """Reads on where it was interrupted, as training does after the same command.
+
+    Attributes:
+        data: The stream.
+        workers: Loader processes.
+        each: Is called with the number of batches read so far, after each.
+        read: The sources of the samples in the order in which they came.
+        seconds: That the last reading took.
+    """
+
+    data: DataConfig
+    workers: int
+    each: Callable[[int], None] = lambda count: None
+    read: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    state: dict[str, Any] | None = None
+
+    def go_on(self) -> str | None:
+        """Read to the end of the epoch; return the message that a user would see where that fails."""
+        start = time.monotonic()
+        try:
+            self._read()
+        except UserError as error:
+            return str(error).rsplit("UserError: ", 1)[-1].strip()
+        finally:
+            self.seconds = time.monotonic() - start
+            gc.collect()
+        return None
+
+    def _read(self) -> None:
+        dataset = JointDataset(
+            open_streams(self.data), transform=lambda record, *_: record["source"], data=self.data, seed=0
+        )
+        if self.state is not None:
+            dataset.load_state_dict(self.state)
+        timeout = self.data.patience + 60 if self.workers else 0
+        loader = DataLoader(dataset, BATCH, num_workers=self.workers, collate_fn=list, timeout=timeout)
+        try:
+            for batch in loader:
+                self.read += batch
+                self.each(len(self.read) // BATCH)
+        finally:
+            # Composer asks for the same at every checkpoint.
+            self.state = dataset.state_dict(len(self.read), True)
+
+    @property
+    def lost(self) -> int:
+        """Samples of the epoch that were not read."""
+        return PLANNED - len(set(self.read))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every sample of the epoch came, and came once."""
+        return not self.lost and len(self.read) == PLANNED
+
+    @property
+    def was_in_time(self) -> bool:
+        """Whether the last reading ended within the stated seconds."""
+        return self.seconds <= self.data.patience + SLACK
