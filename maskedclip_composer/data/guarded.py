@@ -47,6 +47,8 @@ class GuardedDataset(StreamingDataset):
         self._failure = SharedFailure()
         self._event = cast(Any, self._failure)
         self._executor = cast(Any, DaemonThreads())
+        for stream in streams:
+            stream.stop_when(self._failure.is_set)
         for held in self._held:
             held.write(self._shm_prefix_int)
         if is_leader:

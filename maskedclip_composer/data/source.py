@@ -6,7 +6,6 @@ Leans on the downloaders of mosaicml-streaming 0.13.0.
 import errno
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from streaming.base.storage import CloudDownloader
 
 from maskedclip_composer.data.cache import FETCHING
 from maskedclip_composer.data.config import DataConfig, wait_before
-from maskedclip_composer.data.threads import call_within
+from maskedclip_composer.data.threads import Stopped, call_within, wait_until
 from maskedclip_composer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ class Source:
         self._attempts = 1 + data.download_retry if remote else 1
         self._timeout = data.download_timeout
         self._downloader = CloudDownloader.get(remote)
+        self.is_stopped: Callable[[], bool] = _never
+        """Whether the run has failed elsewhere: then no download is waited for."""
 
     def fetch(
         self, file: FileInfo, target: Path, hash_name: str | None, change: Callable[[bytes], bytes] | None = None
@@ -77,7 +78,11 @@ class Source:
         source = os.path.join(self.place, name)
         downloader = self._downloader
         try:
-            call_within(self._timeout, lambda: downloader.download(source, str(target), timeout=self._timeout))
+            call_within(
+                self._timeout,
+                lambda: downloader.download(source, str(target), timeout=self._timeout),
+                self.is_stopped,
+            )
         except BaseException:
             # A new connection, and new credentials where they are kept in a file. What still runs has the old one.
             self._downloader = CloudDownloader.get(self._remote)
@@ -90,6 +95,7 @@ class Source:
 
         Raises:
             UserError: Names `what`, the source, the last cause and the remedy.
+            Stopped: The run has failed elsewhere.
         """
         last: Exception | None = None
         tried = 0
@@ -98,16 +104,18 @@ class Source:
                 wait = wait_before(tried)
                 at = f"attempt {tried} of {self._attempts}, the next in {wait:g} s"
                 log.warning("%s: %s of %s: %s (%s)", self.key, what, self.place, describe(last), at)
-                time.sleep(wait)
+                wait_until(lambda: False, wait, self.is_stopped)
             tried += 1
             try:
                 return fetch()
+            except Stopped:
+                raise
             except Exception as error:
                 last = error
                 if is_final(error):
                     break
         raise UserError(
-            f"{self.key}: {what} of {self.place} could not be read intact in {tried} attempts ({describe(last)}); "
+            f"{self.key}: {what} of {self.place} could not be read intact in {tried} attempt{'s' * (tried > 1)} ({describe(last)}); "
             f"{self._remedy(last)}, then start again to resume"
         ) from last
 
@@ -116,6 +124,10 @@ class Source:
             return f"free space in {self.folder}, move {self.key}.local, or set data.cache_limit below what is free"
         slow = "; raise data.download_timeout where the network is slow" if isinstance(error, TimeoutError) else ""
         return f"check the source, the network and the disk{slow}"
+
+
+def _never() -> bool:
+    return False
 
 
 def find_damage(path: Path, file: FileInfo, hash_name: str | None) -> str | None:

@@ -6,6 +6,7 @@ Leans on names of mosaicml-streaming 0.13.0 (`safe_keep_zip`).
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from streaming import Stream
@@ -55,6 +56,10 @@ class GuardedStream(Stream):
         self.source = self._files.place
         self._patience = data.patience
         self.index: Index = self._open_index()
+
+    def stop_when(self, is_stopped: Callable[[], bool]) -> None:
+        """Wait for no download any more once this holds."""
+        self._files.is_stopped = is_stopped
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """Return the shards' readers, which give the columns that training uses."""

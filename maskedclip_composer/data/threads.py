@@ -1,6 +1,7 @@
 """Threads that do not keep a process from ending."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -29,12 +30,32 @@ class DaemonThreads:
         return outcome
 
 
-def call_within(seconds: float, call: Callable[[], Any]) -> Any:
-    """Return `call()`; raises TimeoutError where it takes longer, and leaves it to itself."""
+class Stopped(Exception):
+    """What a thread waited for is not wanted any more."""
+
+
+def call_within(seconds: float, call: Callable[[], Any], is_stopped: Callable[[], bool]) -> Any:
+    """Return `call()`.
+
+    Raises:
+        TimeoutError: It takes longer than `seconds`; it is left to itself.
+        Stopped: `is_stopped` while waiting; likewise.
+    """
     outcome = DaemonThreads().submit(call)
-    try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():
-            raise
-        raise TimeoutError(f"not complete after {seconds:g} seconds") from None
+    if wait_until(outcome.done, seconds, is_stopped):
+        return outcome.result()
+    raise TimeoutError(f"not complete after {seconds:g} seconds")
+
+
+def wait_until(is_done: Callable[[], bool], seconds: float, is_stopped: Callable[[], bool]) -> bool:
+    """Wait for `is_done`; return whether it was, within `seconds`. Raises Stopped where `is_stopped` meanwhile."""
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while not is_done():
+        if is_stopped():
+            raise Stopped
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return True

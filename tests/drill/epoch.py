@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, _utils
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
@@ -21,6 +21,9 @@ SAMPLES = 33
 PLANNED = SAMPLES // BATCH * BATCH
 SLACK = 10.0  # seconds beyond the stated ones, for two busy cores
 REMOTE = "s3://shards/set"
+
+# Torch 2.7 waits this long, by default 5 s, for each loader process that has raised: after the message was shown.
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2  # pyright: ignore
 
 
 def write_shards(folder: Path, kind: str = "unpaired", samples: int = SAMPLES, **options: Any) -> Path:
@@ -58,6 +61,7 @@ class Epoch:
     each: Callable[[int], None] = lambda count: None
     read: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    batches: int = 0
     state: dict[str, Any] | None = None
 
     def go_on(self) -> str | None:
@@ -65,8 +69,10 @@ class Epoch:
         start = time.monotonic()
         try:
             self._read()
-        except UserError as error:
-            return str(error).rsplit("UserError: ", 1)[-1].strip()
+        except (UserError, RuntimeError) as error:
+            return f"{'' if isinstance(error, UserError) else 'RuntimeError: '}{error}".rsplit("UserError: ", 1)[
+                -1
+            ].strip()
         finally:
             self.seconds = time.monotonic() - start
             gc.collect()
@@ -79,14 +85,15 @@ class Epoch:
         if self.state is not None:
             dataset.load_state_dict(self.state)
         timeout = self.data.patience + 60 if self.workers else 0
-        loader = DataLoader(dataset, BATCH, num_workers=self.workers, collate_fn=list, timeout=timeout)
+        loader = DataLoader(dataset, dataset.batch_size, num_workers=self.workers, collate_fn=list, timeout=timeout)
         try:
             for batch in loader:
                 self.read += batch
-                self.each(len(self.read) // BATCH)
+                self.batches += 1
+                self.each(self.batches)
         finally:
             # Composer asks for the same at every checkpoint.
-            self.state = dataset.state_dict(len(self.read), True)
+            self.state = dataset.state_dict(self.batches * BATCH, True)
 
     @property
     def lost(self) -> int:

@@ -38,6 +38,7 @@ def stops(
     object_: str = SHARD,
     change: Change | None = None,
     written: dict[str, Any] | None = None,
+    anew: bool = False,
     **keys: Any,
 ) -> Seen:
     """Read an epoch under these rules or with a changed object; mend it and read on."""
@@ -51,6 +52,8 @@ def stops(
                 said = epoch.go_on()
             in_time, seconds = epoch.was_in_time, epoch.seconds
             s3.obey()
+            if anew:  # the index in the cache is another one
+                epoch.data = config(folder / f"another{workers}", **keys)
             again = epoch.go_on()
             what = what or f"{said} (after {seconds:.0f} s)"
             lost += epoch.lost
