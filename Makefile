@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Streaming picks a name for its shared memory and takes it in two steps: two processes that begin together may pick the
 # same. So the tests that use it are one process, all others are another beside it.
-STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/benchmarks tests/drill \
+STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/drill \
+  $(addprefix tests/benchmarks/,test_benchmarks.py test_growth.py test_trainer.py) \
   tests/evaluation/protocols/test_zero_shot.py tests/test_initial_weights.py
 
 .PHONY: install demo test test-streaming test-others lint format drill bench bench-loader docs clean

@@ -1,5 +1,6 @@
 """A synthetic suite: known encoders on a single-label and a multi-label task, with gaps that tests punch themselves."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,7 @@ def cells():
                         yield Cell(encoder=encoder, task=task, protocol=protocol, amount=amount, seed=seed)
 
 
+@cache  # computing the metrics of all cells takes seconds, and every test wants the same
 def outcome(cell: Cell) -> Outcome:
     """Return what came of a cell."""
     one_hot, _ = labels(cell.task)
