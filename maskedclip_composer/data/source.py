@@ -114,8 +114,9 @@ class Source:
                 last = error
                 if is_final(error):
                     break
+        attempts = "1 attempt" if tried == 1 else f"{tried} attempts"
         raise UserError(
-            f"{self.key}: {what} of {self.place} could not be read intact in {tried} attempt{'s' * (tried > 1)} ({describe(last)}); "
+            f"{self.key}: {what} of {self.place} could not be read intact in {attempts} ({describe(last)}); "
             f"{self._remedy(last)}, then start again to resume"
         ) from last
 
