@@ -80,7 +80,7 @@ def _handler(proxy: Proxy, host: str, fault: Fault) -> type[BaseHTTPRequestHandl
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 
-        def log_message(self, *_):
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     return Handler

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, _utils
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
-from maskedclip_composer.data.schema import COLUMNS
+from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.errors import UserError
 from tests.data.conftest import record
@@ -26,7 +26,7 @@ REMOTE = "s3://shards/set"
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2  # pyright: ignore
 
 
-def write_shards(folder: Path, kind: str = "unpaired", samples: int = SAMPLES, **options: Any) -> Path:
+def write_shards(folder: Path, kind: Kind = "unpaired", samples: int = SAMPLES, **options: Any) -> Path:
     """Write records as data_prep does, some to a shard."""
     from streaming import MDSWriter
 

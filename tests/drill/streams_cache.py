@@ -107,8 +107,13 @@ def disk_is_full(folder: Path) -> Seen:
             epoch = Epoch(data=config(at), workers=workers)
             said = epoch.go_on()
             what = what or str(said)
-            fine = said is not None and "No space left on device" in said and f"free space in {at}" in said
-            kept &= fine and "shard " in said and epoch.was_in_time
+            fine = (
+                said is not None
+                and "shard " in said
+                and "No space left on device" in said
+                and f"free space in {at}" in said
+            )
+            kept &= fine and epoch.was_in_time
             subprocess.run(["mount", "-o", "remount,size=1m", str(at)], check=True)
             again = epoch.go_on()
             kept &= again is None and epoch.is_whole

@@ -137,9 +137,10 @@ FAULTS = [
     _stops(
         "the store sends ten bytes a second",
         "the seconds",
-        "not complete after 2 s",
+        "not complete after 1 s",
         "raise data.download_timeout",
         rules=(Rule(at=SHARD, what="trickle"),),
+        download_timeout=1.0,
     ),
     _stops("every connection is reset in mid-body", "the cause", "attempts", rules=(Rule(at=SHARD, what="cut"),)),
     _stops(

@@ -10,7 +10,6 @@ QUICK = (
     "the store sends ten bytes a second",
     "a byte of a shard is flipped in the store",
     "a shard would be written outside the cache (../..)",
-    "a column of pickles",
     "a byte is flipped in the cache between two runs",
     "a limited cache is wiped while running",
     "a byte is flipped in a shard that is read in place",
