@@ -7,6 +7,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,9 @@ class Source:
     def __init__(self, key: str, remote: str | None, split: str, folder: Path, data: DataConfig) -> None:
         """Choose the downloader; raises ValueError where `remote` has a scheme that Streaming does not know."""
         self.key = key
-        self.place = os.path.join(remote, split) if remote else str(folder)
+        self._url = os.path.join(remote, split) if remote else str(folder)
+        self.place = re.sub(r"://[^/@]*@", "://...@", self._url)
+        """The same, for people: without a password."""
         self.folder = folder
         self._remote = remote
         self._attempts = 1 + data.download_retry if remote else 1
@@ -76,7 +79,7 @@ class Source:
 
     def download(self, name: str, target: Path) -> None:
         """Download a file within `data.download_timeout` seconds; raises what the downloader does, or TimeoutError."""
-        source = os.path.join(self.place, name)
+        source = os.path.join(self._url, name)
         downloader = self._downloader
         try:
             call_within(

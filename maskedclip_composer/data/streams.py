@@ -40,12 +40,12 @@ class GuardedStream(Stream):
     what is in the cache or read in place when a run begins is never verified.
     """
 
-    def __init__(self, name: str, config: StreamConfig, data: DataConfig) -> None:
+    def __init__(self, name: str, config: StreamConfig, data: DataConfig, *, key: str | None = None) -> None:
         remote, local = config.location()
         self.name = name
-        self.key = f"data.{name}"
+        self.key = key or f"data.{name}"
         try:
-            super().__init__(remote=remote, local=local, split=config.split, download_timeout=data.download_timeout)
+            super().__init__(remote=remote, local=local, split=config.split, download_retry=1, keep_zip=False)
         except ValueError as error:
             raise UserError(
                 f"{self.key}.remote = {remote}: {error}; Streaming reads s3, gs, azure, oci, hf, ..."

@@ -80,9 +80,9 @@ def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch, 
         assert fetched.count("shard.00001.mds") == fetches
 
 
-def test_the_timeout_reaches_the_downloader(remote, cache):
-    (stream,) = open_streams(config(remote, cache, download_timeout=7.0))
-    assert stream.download_timeout == 7.0
+def test_a_password_in_an_address_is_not_said(cache):
+    source = Source("data.paired", "sftp://me:hidden@host/set", "", cache, config(cache, cache))
+    assert source.place == "sftp://...@host/set/"
 
 
 def test_a_source_without_index_is_named(tmp_path, cache):
