@@ -39,9 +39,9 @@ def write_shards(folder: Path, kind: Kind = "unpaired", samples: int = SAMPLES, 
 
 
 def config(cache: Path | None, remote: str = REMOTE, **keys: Any) -> DataConfig:
-    """A stream with a cache of its own; patience of 5 seconds."""
+    """A stream with a cache of its own; one retry, generous for busy cores."""
     stream = StreamConfig(remote=remote, local=None if cache is None else str(cache), batch_size=BATCH)
-    return DataConfig(unpaired=stream, **{"download_retry": 1, "download_timeout": 2.0} | keys)
+    return DataConfig(unpaired=stream, **{"download_retry": 1, "download_timeout": 20.0} | keys)
 
 
 @dataclass(kw_only=True)

@@ -52,8 +52,11 @@ def stops(
                 said = epoch.go_on()
             in_time, seconds = epoch.was_in_time, epoch.seconds
             s3.obey()
-            if anew:  # the index in the cache is another one
-                epoch.data = config(folder / f"another{workers}", **keys)
+            # Anew where the index in the cache is another one.
+            epoch.data = config(
+                folder / f"another{workers}" if anew else folder / f"cache{workers}",
+                **keys | {"download_timeout": 20.0},
+            )
             again = epoch.go_on()
             what = what or f"{said} (after {seconds:.0f} s)"
             lost += epoch.lost
@@ -132,7 +135,11 @@ FAULTS = [
         download_timeout=20.0,
     ),
     _stops(
-        "the store is silent, mid-epoch", "the seconds", "not complete after 2 s", rules=(Rule(at=SHARD, what="stall"),)
+        "the store is silent, mid-epoch",
+        "the seconds",
+        "not complete after 2 s",
+        rules=(Rule(at=SHARD, what="stall"),),
+        download_timeout=2.0,
     ),
     _stops(
         "the store sends ten bytes a second",
@@ -146,7 +153,9 @@ FAULTS = [
     _stops(
         "the store refuses access, mid-epoch (403)", "403", "the store answers 403", rules=(Rule(at=SHARD, what=403),)
     ),
-    _stops("the store answers 400 for good", "400", "attempts", rules=(Rule(at=SHARD, what=400),)),
+    _stops(
+        "the store answers 400 for good", "400", "attempts", rules=(Rule(at=SHARD, what=400),), download_timeout=2.0
+    ),
     _stops("a shard is missing in the store", "404", SHARD, "the store answers 404", change=gone),
     _stops("a shard is truncated in the store", "its size", SHARD, "Checksum failure", "bytes in place of", change=cut),
     _stops("a byte of a shard is flipped in the store", "its hash", SHARD, "Checksum failure: xxh64", change=flipped),
