@@ -22,7 +22,7 @@ FREE = re.compile(
     # Not fp8, which changes the result, nor fused_optimizer, which AdamW takes from the checkpoint.
     r"|compute\.(packed|masked_only|distinct_texts|distinct_logits|compile|activation\..*|chunk_size)"
     r"|trainer\.(max_duration|progress_bar|log_to_console|console_log_interval|log_traces|python_log_level|dist_timeout)"
-    r"|data\.(num_workers|cache_limit|download_retry|download_timeout|(paired|unpaired)\.(remote|local))"
+    r"|data\.(num_workers|cache_limit|download_retry|download_timeout|verify|(paired|unpaired)\.(remote|local))"
 )
 
 

@@ -37,7 +37,8 @@ def run_ranks(
         within: Seconds after which all are killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.composer_run", _function(work).__module__])  # the first call decides for all
+    # The first call decides for all of this process, the drill's included.
+    context.set_forkserver_preload(["tests.drill.parts", _function(work).__module__])
     port = free_port()
     processes = [
         context.Process(target=_rank, args=(work, folder, arguments, rank, ranks, nodes, port)) for rank in range(ranks)

@@ -15,13 +15,18 @@ from maskedclip_composer.errors import UserError
 CACHE_ROOT = Path("~/.cache/maskedclip_composer")
 
 
+def wait_before(retry: int) -> float:
+    """Return the seconds to wait before the first, second, ... retry of a download."""
+    return min(2.0 ** (retry - 1), 60.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """One set of MDS shards.
 
     A `remote` without a scheme (or with `file://`) is a folder and is read in place, unless `local` names another
     folder to copy its shards to. A URL (`s3://`, `gs://`, `azure://`, `oci://`, ...) is cached in `local`, or in
-    `~/.cache/maskedclip_composer/<hash of the URL>`. Two runs on one machine cannot share a cache.
+    `~/.cache/maskedclip_composer/<hash of the URL>`. Two runs cannot use a cache at the same time, nor can two nodes.
     """
 
     remote: str | None = None
@@ -49,6 +54,10 @@ class DataConfig:
     """The paired and the unpaired stream, and the augmentation that both share.
 
     An epoch is one pass over the stream with more steps; the other is shuffled anew and cycled.
+
+    A shard that cannot be fetched, or is damaged, is fetched again `download_retry` times; then the run stops with a
+    message that names it, at most `patience` seconds after the first attempt began. One that is read in place and is
+    damaged stops the run at once.
     """
 
     paired: StreamConfig | None = None
@@ -69,8 +78,19 @@ class DataConfig:
     num_workers: int = 8  # loader processes per rank
     cache_limit: str | None = None  # e.g. "100gb", of both streams together; the coldest shards are deleted first
     shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
-    download_retry: int = 2  # how often a shard that did not arrive intact is fetched again
-    download_timeout: float = 60.0  # seconds for one file
+    # A file that did not arrive intact is fetched again, after 1, 2, 4, ... seconds, at most 60; see `patience`.
+    download_retry: int = 5
+    download_timeout: float = 60.0  # seconds that one attempt at one file may take
+    # always: a shard that is there when a run begins is held against its hash before its first use, once in a run;
+    # downloads: only what was just fetched.
+    verify: Literal["always", "downloads"] = "always"
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a file that cannot be fetched ends the run, at most: by default 391."""
+        return (1 + self.download_retry) * self.download_timeout + sum(
+            map(wait_before, range(1, 1 + self.download_retry))
+        )
 
     def streams(self) -> dict[Literal["paired", "unpaired"], StreamConfig]:
         """Return the streams that are present, paired first."""
@@ -138,6 +158,7 @@ def _check_numbers(config: DataConfig) -> None:
         ("shuffle_block_size", config.shuffle_block_size > 0, "a positive number of samples"),
         ("download_retry", config.download_retry >= 0, "0 or more"),
         ("download_timeout", config.download_timeout > 0, "a positive number of seconds"),
+        ("verify", config.verify in ("always", "downloads"), "always or downloads"),
     )
     for key, holds, remedy in rules:
         if not holds:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskedclip_composer.data.schema import COLUMNS, Kind
+from streaming.base.hashing import is_hash
+
+from maskedclip_composer.data.index_claims import check_claims
+from maskedclip_composer.data.schema import COLUMNS, TRAINING_COLUMNS, Kind
 from maskedclip_composer.errors import UserError
 
 INDEX = "index.json"
@@ -22,6 +25,7 @@ class Index:
     bytes: int  # of the shard files as stored, compressed where they are
     sha256: str  # of index.json itself
     columns: tuple[str, ...]
+    encodings: tuple[str, ...]  # of the columns
     hash_name: str | None  # a hash that every shard file carries, if there is one
 
 
@@ -33,7 +37,7 @@ def read_index(folder: Path, *, key: str) -> Index:
         key: The stream's config key, for messages.
 
     Raises:
-        UserError: There is no index.json, or it is not the index of a set of MDS shards, or it lists no sample.
+        UserError: There is no index.json, or see `parse_index`.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -42,34 +46,45 @@ def read_index(folder: Path, *, key: str) -> Index:
         raise UserError(
             f"{key}: {path} does not exist ({found}); set {key}.remote to a folder of MDS shards, or {_PREPARE}"
         )
-    raw = path.read_bytes()
+    return parse_index(path.read_bytes(), str(path), key=key)
+
+
+def parse_index(raw: bytes, path: str, *, key: str) -> Index:
+    """Read the text of an index.json that lies at `path`, a file or a URL.
+
+    Raises:
+        UserError: It is not the index of a set of MDS shards, or says what it may not, or it lists no sample.
+    """
     try:
         shards = json.loads(raw)["shards"]
         formats = {(shard["version"], shard["format"]) for shard in shards} or {(2, "mds")}
         if formats != {(2, "mds")}:
             raise ValueError(f"shards of (version, format) {sorted(formats)} instead of (2, 'mds')")
+        check_claims(shards)
         samples = sum(shard["samples"] for shard in shards)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        start = "" if raw.lstrip().startswith(b"{") else f"; it begins with {raw[:40]!r}"
         raise UserError(
-            f"{key}: {path} is not the index of a set of MDS shards ({type(error).__name__}: {error}); "
+            f"{key}: {path} is not the index of a set of MDS shards ({type(error).__name__}: {error}{start}); "
             f"delete it if it lies in a cache, otherwise {_PREPARE}"
         ) from error
     if samples == 0:
         raise UserError(f"{key}: {path} lists no sample; {_PREPARE}, and look at its report for why nothing was kept")
     files = [_stored(shard) for shard in shards]
-    common = [name for name in files[0]["hashes"] if all(name in file["hashes"] for file in files)]
+    common = [name for name in files[0]["hashes"] if is_hash(name) and all(name in file["hashes"] for file in files)]
     return Index(
         samples=samples,
         shards=len(shards),
         bytes=sum(file["bytes"] for file in files),
         sha256=hashlib.sha256(raw).hexdigest(),
         columns=tuple(shards[0]["column_names"]),
+        encodings=tuple(shards[0]["column_encodings"]),
         hash_name=common[0] if common else None,
     )
 
 
 def check_columns(index: Index, kind: Kind, *, key: str) -> None:
-    """Raise UserError where records lack a column that records of `kind` have."""
+    """Raise UserError where records lack a column that records of `kind` have, or hold it in another form."""
     missing = [column for column in COLUMNS[kind] if column not in index.columns]
     if missing == ["text_kinds"]:
         raise UserError(
@@ -81,6 +96,13 @@ def check_columns(index: Index, kind: Kind, *, key: str) -> None:
             f"{key}: its records have no column {', '.join(missing)} (columns found: {', '.join(index.columns)}); "
             f"a {kind} set needs {', '.join(COLUMNS[kind])}; {_PREPARE} as a {kind} set, or use another folder"
         )
+    for column, encoding in zip(index.columns, index.encodings, strict=True):
+        expected = COLUMNS[kind].get(column, encoding)
+        if column in TRAINING_COLUMNS and encoding != expected:
+            raise UserError(
+                f"{key}: its column {column} has encoding {encoding} instead of {expected}; {_PREPARE}, "
+                "or write that column as it expects it"
+            )
 
 
 def check_batch_size(index: Index, batch_size: int, world_size: int, *, key: str) -> None:

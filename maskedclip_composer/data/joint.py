@@ -1,25 +1,19 @@
 """Both streams as one data set: an exact mix on every rank, exact resume, no silent end.
 
-Leans on names of mosaicml-streaming 0.13.0 (`_get_work`, `_resume`, `_event`, `_ShardState`, `batching_methods`).
+Leans on names of mosaicml-streaming 0.13.0 (`_get_work`, `_resume`, `batching_methods`).
 """
 
-import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 from streaming import StreamingDataset
 from streaming.base.batching import batching_methods
-from streaming.base.constant import TICK
-from streaming.base.dataset import _Iterator, _ShardState
 from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 
-from maskedclip_composer.data.ahead import advance, prepare_each_shard
 from maskedclip_composer.data.config import DataConfig
-from maskedclip_composer.data.shared_failure import SharedFailure
-from maskedclip_composer.data.shared_names import naming_alone
+from maskedclip_composer.data.guarded import GuardedDataset
 from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.errors import UserError
 
@@ -29,7 +23,7 @@ Transform = Callable[[dict[str, Any], str, int, np.random.Generator], Any]
 METHOD = "device_stratified"
 
 
-class JointDataset(StreamingDataset):
+class JointDataset(GuardedDataset):
     """Every step holds `batch_size` images of each stream, dealt evenly over the ranks; see `device_stratified`.
 
     Yields `transform(record, stream name, sample id, generator)`, with a generator keyed by (seed, epoch, step, sample
@@ -41,27 +35,19 @@ class JointDataset(StreamingDataset):
         self.steps = max(stream.index.samples // stream.batch_size for stream in streams)
         for stream in streams:
             stream.choose = self.steps * stream.batch_size
-        try:
-            with naming_alone():
-                super().__init__(
-                    streams=streams,
-                    batch_size=self.global_batch // World.detect().num_ranks,
-                    shuffle=True,
-                    shuffle_seed=seed,
-                    shuffle_block_size=data.shuffle_block_size,
-                    cache_limit=data.cache_limit,
-                    # Streaming's threads poll while they are this far ahead; a whole epoch leaves them nothing to
-                    # wait for. With a limited cache they must not run ahead, or they evict what is still to be used.
-                    predownload=None if data.cache_limit else self.steps * self.global_batch,
-                )
-        except ValueError as error:
-            raise _streaming_error(error, data) from error
+        super().__init__(
+            streams,
+            data=data,
+            batch_size=self.global_batch // World.detect().num_ranks,
+            shuffle=True,
+            shuffle_seed=seed,
+            shuffle_block_size=data.shuffle_block_size,
+            # Streaming's threads poll while they are this far ahead; a whole epoch leaves them nothing to wait for.
+            # With a limited cache they must not run ahead, or they evict what is still to be used.
+            predownload=None if data.cache_limit else self.steps * self.global_batch,
+        )
         self.batching_method = METHOD  # the constructor accepts only Streaming's own names
-        self._bounds: list[int] = self.spanner.shard_bounds.tolist()
         self._transform = transform
-        # `on_exception`, the threads and `get_item` of Streaming use only `set` and `is_set`.
-        self._failure = SharedFailure()
-        self._event = cast(Any, self._failure)
         self._epoch = self._first_step = 0
         self._ids = self._stream_ids = np.empty(0, np.int64)
 
@@ -114,82 +100,20 @@ class JointDataset(StreamingDataset):
         sample_id = int(self._ids[position])
         shard = self.shards[self.spanner[sample_id][0]].file_pairs[0][0].basename
         stream = self._stream(position)
+        remedy = "copy the shard again from its source or prepare the set again"
+        if isinstance(error, RuntimeError) and self.cache_limit:  # evicted again and again before it was read
+            remedy = f"raise data.cache_limit = {self.cache_limit} bytes"
         return UserError(
             f"{stream.key}: sample {sample_id} in shard {shard} of {stream.folder} cannot be read "
-            f"({type(error).__name__}: {error}); copy the shard again from its source or prepare the set again"
+            f"({type(error).__name__}: {error}); {remedy}"
         )
 
     def _get_work(self, epoch: int, sample_in_epoch: int) -> np.ndarray:
+        self._failure.watch_parent()
         self._epoch, self._first_step = epoch, sample_in_epoch // self.global_batch
         self._ids = super()._get_work(epoch, sample_in_epoch)
         self._stream_ids = np.searchsorted(self.sample_offset_per_stream, self._ids, side="right") - 1
         return self._ids
-
-    def get_item(self, sample_id: int, retry: int = 7) -> Any:
-        """Return a record; where the cache has no limit, without noting when its shard was last used."""
-        if not self.cache_limit:
-            sample_id = int(sample_id)  # NumPy's integers are slow to compare and subtract
-            shard_id = bisect_right(self._bounds, sample_id) - 1
-            try:
-                return self.shards[shard_id].get_item(sample_id - self._bounds[shard_id])
-            except FileNotFoundError:  # Streaming fetches it
-                pass
-        return super().get_item(sample_id, retry)
-
-    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-        """Make a shard available; on failure free whoever waits for it."""
-        try:
-            super().prepare_shard(shard_id, blocking)
-        except Exception as error:
-            # Streaming leaves the shard in preparation, and the lock taken when the eviction fails.
-            if self._cache_filelock.is_locked:
-                self._cache_filelock.release(force=True)
-            if self._shard_states[shard_id] == _ShardState.PREPARING:
-                self._shard_states[shard_id] = _ShardState.REMOTE
-            if not isinstance(error, UserError):
-                key = cast(GuardedStream, self.streams[self.stream_per_shard[shard_id]]).key
-                limit = f"; raise data.cache_limit = {self.cache_limit}" if self.cache_limit else ""
-                error = UserError(f"{key}: shard {shard_id} cannot be made available ({error}){limit}")
-            self._failure.record(error)
-            raise error from error.__cause__
-
-    def _prepare_thread(self, it: _Iterator) -> None:
-        try:
-            if self.cache_limit:
-                super()._prepare_thread(it)
-            else:
-                prepare_each_shard(self, it, self._failure.is_set)
-                it.on_exit()
-        except Exception:
-            it.on_exit()  # or the end of the iteration waits for a thread that is gone
-            raise
-
-    def _ready_thread(self, it: _Iterator) -> None:
-        """Advance over the samples whose shards are at hand.
-
-        Streaming 0.13.0 waits for ever where a limited cache evicts the shard between its arrival and this look at it.
-        """
-        try:
-            if not self.cache_limit:
-                advance(self, it, self._failure.is_set)
-            while not (it.should_exit() or it.ready_index == it.total or self._failure.is_set()):
-                sample_id = it.sample_ids[it.ready_index]
-                if sample_id != -1:
-                    shard_id, _ = self.spanner[sample_id]
-                    is_ahead = it.ready_index - it.yield_index > cast(int, self.predownload)
-                    if not is_ahead and self._shard_states[shard_id] == _ShardState.REMOTE:
-                        self.prepare_shard(shard_id, False)
-                    if is_ahead or self._shard_states[shard_id] != _ShardState.LOCAL:
-                        time.sleep(TICK)
-                        continue
-                it.ready_index += 1
-        finally:
-            it.on_exit()
-
-    def on_exception(self, future: Any) -> None:
-        """Note a background thread's failure; `__iter__` raises it."""
-        if error := future.exception():
-            self._failure.record(error)
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         """Return the position as Streaming does, with what it is a position in."""
@@ -272,13 +196,3 @@ def _generator(*key: int) -> np.random.Generator:
     """Return `np.random.default_rng(key)`, in less time where every number has at most 32 bits, which is common."""
     words = np.array(key, np.uint32) if max(key) < 1 << 32 else list(key)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-
-
-def _streaming_error(error: ValueError, data: DataConfig) -> UserError:
-    """Translate the complaints of StreamingDataset's constructor that a config can cause."""
-    if "Reused local directory" in str(error):
-        return UserError(
-            "data: another run on this machine uses the same cache folder; set data.paired.local and "
-            f"data.unpaired.local to folders of this run, or wait for the other to end ({error})"
-        )
-    return UserError(f"data.cache_limit = {data.cache_limit}: {error}")

@@ -201,7 +201,7 @@ def build_loader(
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=config.num_workers > 0,
-        timeout=_WORKER_TIMEOUT if config.num_workers else 0,
+        timeout=_WORKER_TIMEOUT + config.patience if config.num_workers else 0,
     )
     return DataSpec(
         loader,

@@ -24,6 +24,7 @@ class QuickReader(MDSReader):
         super().__init__(*arguments, **options)
         self._path = os.path.join(self.dirname, self.split, self.raw_data.basename)
         coders: list[Any] = [_get_coder(encoding) for encoding in self.column_encodings]
+        self._end = self.raw_data.bytes
         self._columns = list(zip(self.column_names, coders, self.column_sizes, strict=True))
         # The sizes of the columns that have none of their own stand at the beginning of a record.
         self._sizes = f"<{self.column_sizes.count(None)}I"  # no struct.Struct, which cannot be pickled
@@ -52,7 +53,8 @@ class QuickReader(MDSReader):
         file = os.open(self._path, os.O_RDONLY)
         try:
             begin, end = struct.unpack("<2I", os.pread(file, 8, (1 + idx) * 4))
-            data = os.pread(file, end - begin, begin)
+            # Not what the file says alone: of a damaged one it could be gigabytes.
+            data = os.pread(file, end - begin, begin) if begin < end <= self._end else b""
         finally:
             os.close(file)
         if len(data) < end - begin or not data:

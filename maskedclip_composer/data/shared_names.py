@@ -1,6 +1,6 @@
 """One process of a machine at a time names Streaming's shared memory.
 
-Leans on `_get_path` and the names of segments and locks of mosaicml-streaming 0.13.0.
+Leans on `_get_path`, `_unpack_locals` and the names of segments and locks of mosaicml-streaming 0.13.0.
 """
 
 import fcntl
@@ -10,11 +10,11 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from streaming.base.constant import BARRIER_FILELOCK, CACHE_FILELOCK, LOCALS, SHM_TO_CLEAN, TICK
-from streaming.base.shared.prefix import _get_path
+from streaming.base.shared.prefix import _get_path, _unpack_locals
 from streaming.base.world import World
 from torch import distributed
 
@@ -88,3 +88,26 @@ def _first_free(kind: str) -> int:
         if not (SHM / _get_path(number, kind)).exists()
         and not any((locks / _get_path(number, lock)).exists() for lock in (BARRIER_FILELOCK, CACHE_FILELOCK))
     )
+
+
+def remove_leftovers(number: int | None, folder: Path) -> None:
+    """Remove the shared memory of a killed run that had this number, where it was a run on this cache folder.
+
+    Streaming would refuse the folder as in use until somebody removes it by hand.
+
+    Args:
+        number: As the run has noted it; None where there was none.
+        folder: The cache. The caller holds its lock, so that no living run has it.
+    """
+    if number is None:
+        return
+    try:
+        folders, _ = _unpack_locals((SHM / _get_path(number, LOCALS)).read_bytes())
+    except (OSError, ValueError, IndexError):  # removed as it should be, or another user's
+        return
+    if os.path.abspath(folder) not in folders:
+        return
+    log.warning("removing the shared memory that a killed run has left in %s", SHM / f"{number:06}_*")
+    for path in [SHM / _get_path(number, kind) for kind in SHM_TO_CLEAN]:
+        with suppress(OSError):
+            path.unlink()

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from streaming import LocalDataset, Stream
+from streaming import LocalDataset
 from streaming.base.world import World
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from maskedclip_composer.callbacks.redaction import redact_text
+from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.data.subsets import patient_key
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.kinds import TargetKind
@@ -156,8 +158,8 @@ def _fetch(remote: str, cache: str) -> Path:
     failure = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
-            local.mkdir(parents=True, exist_ok=True)
-            stream = Stream(remote=remote, local=str(local), download_retry=2, download_timeout=60, keep_zip=False)
+            config = StreamConfig(remote=remote, local=str(local), batch_size=1)
+            stream = GuardedStream(remote, config, DataConfig(unpaired=config), key=redact_text(remote))
             for shard in stream.get_shards(World.detect(), False):
                 stream.prepare_shard(shard)
         except Exception as error:  # each cloud's client has errors of its own

@@ -39,7 +39,7 @@ def test_the_index_is_read_as_written(sets):
 
 def test_a_set_without_hashes_is_read_without_checking_them(tmp_path, write_set):
     stream = open_one(write_set(tmp_path / "plain", "paired", 5, hashes=None))
-    assert stream.validate_hash is None
+    assert stream.index.hash_name is None
 
 
 def test_a_split_is_a_subfolder(tmp_path, write_set):
@@ -61,6 +61,65 @@ def test_a_missing_folder_and_a_folder_without_index_are_told_apart(tmp_path, co
 def test_a_file_that_is_no_index_is_named(copy, content):
     (copy / "index.json").write_text(content)
     assert f"{copy / 'index.json'} is not the index of a set of MDS shards" in complaint(copy)
+
+
+def set_to(*path):
+    """Set the value at the end of a path into an index's first shard."""
+    *way, last, value = path
+
+    def edit(shard):
+        for step in way:
+            shard = shard[step]
+        shard[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (set_to("raw_data", "basename", "../x.mds"), "file '../x.mds' would lie outside"),
+        (set_to("raw_data", "basename", "a/../../x.mds"), "would lie outside"),
+        (set_to("raw_data", "basename", "/x.mds"), "would lie outside"),
+        (set_to("raw_data", "basename", "..\\x.mds"), "would lie outside"),
+        (set_to("raw_data", "basename", ""), "would lie outside"),
+        (set_to("raw_data", "basename", 7), "TypeError"),
+        (set_to("raw_data", "bytes", 1 << 40), "which no shard has"),
+        (set_to("raw_data", "bytes", -1), "which no shard has"),
+        (set_to("raw_data", "hashes", "xxh64", 7), "a hash that is no text"),
+        (set_to("samples", 1 << 40), "samples in"),
+        (set_to("samples", -1), "samples in"),
+        (set_to("compression", "zstd"), "compression zstd and packed file None"),
+        (set_to("column_encodings", 0, "pkl"), "has other columns than the first"),
+    ],
+)
+def test_what_an_index_may_not_say_is_refused(copy, edit, says):
+    index = json.loads((copy / "index.json").read_text())
+    edit(index["shards"][-1])
+    (copy / "index.json").write_text(json.dumps(index))
+    assert says in complaint(copy)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [("pkl", "would run code"), ("mystery", "unknown encoding mystery"), ("jpeg", "encoding jpeg instead of bytes")],
+)
+def test_encodings_that_training_does_not_read_are_refused(copy, encoding, says):
+    index = json.loads((copy / "index.json").read_text())
+    for shard in index["shards"]:
+        shard["column_encodings"][shard["column_names"].index("image")] = encoding
+    (copy / "index.json").write_text(json.dumps(index))
+    assert says in complaint(copy)
+
+
+def test_shards_may_lie_in_folders_below(copy):
+    index = json.loads((copy / "index.json").read_text())
+    first = index["shards"][0]["raw_data"]
+    (copy / "part").mkdir()
+    (copy / first["basename"]).rename(copy / "part" / "x.mds")
+    first["basename"] = "part/x.mds"
+    (copy / "index.json").write_text(json.dumps(index))
+    assert open_one(copy).index.samples == 11
 
 
 def test_an_empty_set_is_refused(copy):

@@ -4,7 +4,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -56,8 +55,8 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
             return rehearse(fault, Path(temporary))
     context = multiprocessing.get_context("forkserver")
     function = getattr(fault.run, "func", fault.run)  # of a partial
-    # What is imported here, too: the server is started once, and other faults follow.
-    context.set_forkserver_preload([function.__module__, *(m for m in sys.modules if m.startswith("tests.drill."))])
+    # All parts: the server is started once, and other faults follow.
+    context.set_forkserver_preload(["tests.drill.parts", function.__module__])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(fault, folder, theirs))
     process.start()
@@ -80,6 +79,7 @@ def rehearse(fault: Fault, folder: Path | None = None) -> tuple[Seen, float]:
 
 def _report(fault: Fault, folder: Path, connection: Connection) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a run; a child of a fork server prefers that one
     connection.send(None)
     try:
         seen = fault.run(folder)
