@@ -9,7 +9,7 @@ STREAMING := tests/data_prep tests/data tests/training tests/sweep tests/drill \
   $(addprefix tests/benchmarks/,test_benchmarks.py test_growth.py test_trainer.py) \
   tests/evaluation/protocols/test_zero_shot.py tests/test_initial_weights.py
 
-.PHONY: install demo test test-streaming test-others lint audit format drill bench bench-loader docs clean
+.PHONY: install demo test test-streaming test-others lint audit format drill soak bench bench-loader docs clean
 
 install: $(VENV)/.installed
 
@@ -68,6 +68,10 @@ format: install
 # Every fault that docs/reliability.md promises something about: a table. ARGS="words of a fault's name" for some.
 drill: install
 	$(BIN)/python -m tests.drill $(ARGS)
+
+# Some thousand steps of the debug recipe: whether memory, files or step times grow.
+soak: data/demo/.prepared
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py yamls/debug.yaml --tasks data/demo/downstream $(ARGS)
 
 # All are run, whichever fails: counts first, and what load on the machine disturbs most last.
 bench: install

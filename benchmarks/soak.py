@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 from composer.core import Callback, State
 from composer.loggers import Logger
@@ -127,7 +128,7 @@ def report(records: Records) -> bool:
     rows, flat = [], True
     for name, all_values in records.values.items():
         values = all_values[first:]
-        slope, _, low, high = (1000 * value for value in theilslopes(values, steps))
+        slope, _, low, high = 1000 * np.array(theilslopes(values, steps))
         middle = sorted(values)[len(values) // 2]
         unit, limit = ("ms", STEP_TIME_LIMIT * middle) if name == STEP_TIME else (SERIES[name].unit, SERIES[name].limit)
         grows = low > limit
