@@ -10,8 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit for bit is promised on a CPU
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from tabulate import tabulate
 
 from tests.drill.fault import Fault, rehearse
 from tests.drill.parts import PARTS
@@ -51,11 +51,12 @@ def main(words: list[str]) -> int:
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
     if not sys.stdout.isatty():
-        print(tabulate([[cell.replace("|", "/") for cell in row] for row in rows], HEADER, tablefmt="github"))
+        for row in (HEADER, ["---"] * len(HEADER), *rows):
+            print(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |")
         return
     table = Table(*HEADER, show_lines=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)
 
 
