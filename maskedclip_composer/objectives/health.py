@@ -22,11 +22,12 @@ def effective_rank(features: Tensor) -> Tensor:
         features: [..., dim]; every leading index counts as a row.
 
     Returns:
-        A scalar from 1 to min(rows, dim), on the features' device; nan where a feature is not finite.
+        A scalar from 1 to min(rows, dim), on the features' device; nan where a feature of a row that is taken is not finite.
     """
-    rows = features.detach().flatten(0, -2).double()
+    rows = features.detach().flatten(0, -2)
     if len(rows) > RANK_ROWS:
         rows = rows[torch.linspace(0, len(rows) - 1, RANK_ROWS, device=rows.device).long()]
+    rows = rows.double()  # of those that are taken alone: of all it would be a large copy
     finite = torch.isfinite(rows).all()
     rows = rows.where(finite, 0)  # what follows raises at nan
     products = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
