@@ -42,9 +42,8 @@ def test_the_effective_rank_copies_only_the_rows_that_it_takes():
     class Largest(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             found = func(*args, **(kwargs or {}))
-            for each in found if isinstance(found, tuple | list) else [found]:
-                if isinstance(each, torch.Tensor) and each.dtype == torch.float64:
-                    rows.append(each.shape[0] if each.ndim else 1)
+            if isinstance(found, torch.Tensor) and found.dtype == torch.float64 and found.ndim == 2:
+                rows.append(len(found))
             return found
 
     rows: list[int] = []
