@@ -65,7 +65,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
     dist_timeout = config.trainer.get("dist_timeout", DIST_TIMEOUT)
     if dist.get_world_size() > 1:
         dist.initialize_dist(get_device("gpu" if on_gpu else "cpu"), timeout=dist_timeout)
-        share_failures("train.py")
+        share_failures()
     checkpoints = prepare_checkpoints(config)
     check_nodes(config, checkpoints)
     latest = checkpoints / LATEST

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -20,6 +21,7 @@ _FAILURE = f"{_PREFIX}/failure"
 _ASKED = f"{_PREFIX}/asked"  # that a rank has lost its connection and asks which of the others are alive
 INTERVAL = 2.0  # seconds between looks at the store
 GRACE = 10.0  # seconds for a rank that has not noticed another's failure, because it waits for a device, say
+CLOSING = 15.0  # seconds that what is registered for the end may then take, such as a tracker; launchers give 30
 _TIMEOUT = timedelta(seconds=10)  # of the store
 
 
@@ -59,6 +61,7 @@ class Board:
         self._store.set(f"{_PREFIX}/host/{rank()}", socket.gethostname())
         self._seen: Failure | None = None  # kept, because the store may be gone when it is asked for
         self._closed = threading.Event()
+        self.is_ending = threading.Event()  # set once this process is being ended from the thread
         self._thread = threading.Thread(target=self._watch, name="rank failures", daemon=True)
         self._thread.start()
         # A thread that is inside torch while Python shuts down would end the process with an abort.
@@ -114,12 +117,30 @@ class Board:
             except RuntimeError:
                 return
             if not self._closed.wait(GRACE) and self._seen.rank != rank():
-                os._exit(self._end(self._seen))
+                self._leave(self._seen)
             return
+
+    def _leave(self, failure: Failure) -> None:
+        """End this process from the thread: the first one may wait for a device for ever.
+
+        Python's own end does not come about so. What is registered for it does run, which delivers metrics, ends the
+        tracker's run and the loader processes, and removes shared memory; none of it waits for other ranks.
+        """
+        self.is_ending.set()
+        status = self._end(failure)
+        limit = threading.Timer(CLOSING, os._exit, [status])
+        limit.daemon = True
+        limit.start()
+        atexit._run_exitfuncs()
+        limit.cancel()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
     def _close(self) -> None:
         self._closed.set()
-        self._thread.join(timeout=1.0)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1.0)
 
 
 def rank() -> int:

@@ -26,19 +26,19 @@ _PATIENCE = 5.0  # with other ranks to say why they have gone, and with the laun
 _board: Board | None = None
 
 
-def share_failures(command: str) -> None:
+def share_failures(command: str | None = None) -> None:
     """Tell other ranks from here on when this one fails, and stop when another has; once the process group stands.
 
     A thread looks for failures, because a rank may wait on a device for one that has gone: NCCL does so for ever.
 
     Args:
-        command: Stands before messages, for example train.py.
+        command: Stands before messages; None for the name of the program that runs, for example train.py.
     """
     global _board
     if ranks() > 1 and _board is None:
         from torch import distributed
 
-        _board = Board(partial(_end_after, command=command))
+        _board = Board(partial(_end_after, command=command or os.path.basename(sys.argv[0])))
         distributed.barrier()  # a rank that fails at once may take the store with it before the others have found it
 
 
@@ -57,6 +57,8 @@ def stop(error: BaseException, command: str) -> int:
         if isinstance(error, UserError):
             return report(error, command)
         raise error
+    if _board is not None and _board.is_ending.is_set():  # and this error only follows from what it closes
+        time.sleep(rank_board.CLOSING + _PATIENCE + 1)
     # The launcher ends the others when one has ended. What it shows is to come to its end, and to its exit status.
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_shown() else signal.SIG_DFL)
     if _board is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 FindSample = Callable[[int], dict[str, str]]
 
 NAMED = 4  # samples of a part that a message names; the record has all
+LOOKED_UP = 16  # samples of a part of a skipped step: each costs reading its record, image included, amid training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class RankReport:
         rank: Its number.
         losses: Its own, by name, `total` included.
         samples: By stream, in the order of the batch: `id`, which is Streaming's over both streams, and what
-            `FindSample` says of it, the record's `dataset` and `source`.
+            `FindSample` says of those that were looked up, the record's `dataset` and `source`.
         broken: Places in the batch, paired before unpaired, of images whose own prediction is not finite.
     """
 
@@ -81,26 +82,36 @@ class Fault:
         return "".join(lines)
 
 
-def rank_report(state: State, find_sample: FindSample | None = None) -> RankReport:
+def rank_report(state: State, find_sample: FindSample | None = None, *, at_most: int | None = None) -> RankReport:
     """Say what this rank knows of the step that it has just computed. Waits for the device.
+
+    Where some images are known to be broken, those alone are looked up, else the first of each stream.
 
     Args:
         state: Composer's, between the backward pass and the next batch.
         find_sample: Given a sample's id, says more of it; it must not fail.
+        at_most: So many of each stream are looked up; None sets no limit.
     """
     assert isinstance(state.loss, dict)
     find = find_sample or (lambda sample_id: {})
-    samples = {
-        stream: [{"id": sample_id} | find(sample_id) for sample_id in part["sample_id"].tolist()]
-        for stream, part in state.batch.items()
-    }
-    count = sum(map(len, samples.values()))
+    ids = {stream: part["sample_id"].tolist() for stream, part in state.batch.items()}
     outputs: dict[str, dict[str, Tensor]] = state.outputs  # pyright: ignore[reportAssignmentType]
+    broken = _broken(outputs, sum(map(len, ids.values())))
+    samples: dict[str, list[dict[str, Any]]] = {}
+    first = 0
+    for stream, of_stream in ids.items():
+        chosen = [place - first for place in broken if first <= place < first + len(of_stream)]
+        chosen = set((chosen if broken else range(len(of_stream)))[:at_most])
+        samples[stream] = [
+            {"id": sample_id} | (find(sample_id) if place in chosen else {})
+            for place, sample_id in enumerate(of_stream)
+        ]
+        first += len(of_stream)
     return RankReport(
         rank=dist.get_global_rank(),
         losses={name: loss.item() for name, loss in state.loss.items()},
         samples=samples,
-        broken=_broken(outputs, count),
+        broken=broken,
     )
 
 

@@ -12,7 +12,7 @@ from composer.utils import dist
 from torch import Tensor
 
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
-from maskedclip_composer.algorithms.fault import Fault, FindSample, rank_report
+from maskedclip_composer.algorithms.fault import LOOKED_UP, Fault, FindSample, rank_report
 from maskedclip_composer.distributed import max_over_ranks
 from maskedclip_composer.errors import UserError
 
@@ -137,7 +137,8 @@ class FiniteSteps(Algorithm):
 
     def _written(self, action: str, state: State, norm: float) -> tuple[Fault, str]:
         """Collect the fault from all ranks, which all come here, and write it down."""
-        ranks = dist.all_gather_object(rank_report(state, self._find_sample))
+        at_most = LOOKED_UP if action == "skip" else None  # there may be many of them, and one stop
+        ranks = dist.all_gather_object(rank_report(state, self._find_sample, at_most=at_most))
         fault = Fault(step=state.timestamp.batch.value, action=action, norm=norm, ranks=ranks)
         if self._record is None:
             return fault, ""

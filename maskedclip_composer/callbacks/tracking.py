@@ -90,6 +90,7 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         self._enabled = dist.get_global_rank() == 0
         self._metrics: deque[Metric] = deque(maxlen=MAX_PENDING_METRICS)
         self._records: deque[Record] = deque()
+        self._at_end: set[Path] = set()
         self._sending: list[Metric] = []
         self._known_params: set[str] = set()
         self._known_steps: dict[str, int] = {}  # per metric, the last step that an earlier process has sent
@@ -125,6 +126,10 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         """Queue a local file; it must stay where it is."""
         self._add(lambda client, run_id: log_artifact(client, run_id, path, folder))
 
+    def log_at_end(self, path: Path) -> None:
+        """Queue a local file when the run ends, once however often it is named."""
+        self._at_end.add(path)
+
     def fit_start(self, state: State, logger: Logger) -> None:
         """Start to send: not earlier, so that a run that Composer refuses leaves no trace."""
         if self._enabled and self._thread is None:
@@ -140,6 +145,8 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         """Deliver what is left, end the run, and say what could not be delivered."""
         if self._thread is None:
             return
+        for path in sorted(self._at_end):
+            self.log_artifact(path)
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
         self._thread = None

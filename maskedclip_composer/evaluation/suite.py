@@ -56,7 +56,7 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.initialize_dist(get_device(None), timeout=DIST_TIMEOUT)
-        share_failures("evaluate.py")
+        share_failures()
     data = {name: open_task(config, task) for name, task in tasks.items()}
     planned = plan(config, tasks, protocols, data)
     folder = config.folder

@@ -27,7 +27,7 @@ HARMLESS = (
     *(getattr(np.dtypes, name) for name in ("UInt32DType", "Int64DType", "Float32DType", "Float64DType", "BoolDType")),
 )
 
-_IF_REFUSED = "Use the encoder.safetensors of the run instead."
+_IF_DAMAGED = "It may be cut short: use an earlier one of the same run."
 
 
 class RefusedError(UserError):
@@ -44,7 +44,8 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a `.pt` file of Composer onto the CPU, admitting tensors, containers, numbers and a short list of types.
 
-    Composer 0.32.1 itself unpickles everything, which executes code that a checkpoint carries.
+    Composer 0.32.1 itself unpickles everything, which executes code that a checkpoint carries. The file's checksums are
+    compared first: a flipped bit in a tensor's values is no error to torch, and one in a name looks like another type.
 
     Args:
         path: The file.
@@ -58,12 +59,9 @@ def read_checkpoint(
         raise UserError(
             f"No checkpoint at {path}.\nGive a run folder, its checkpoints/*.pt, or an encoder .safetensors."
         )
-    content = read_pickle(
-        path,
-        HARMLESS,
-        if_refused=if_refused,
-        if_damaged="It may be cut short: use an earlier one of the same run.",
-    )
+    if _is_archive(path):  # what is none fails below
+        check_sums(path, if_damaged=_IF_DAMAGED)
+    content = read_pickle(path, HARMLESS, if_refused=if_refused, if_damaged=_IF_DAMAGED)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a Composer checkpoint.")
     return content
@@ -91,15 +89,49 @@ def read_pickle(
             if content is not None:
                 return torch.load(content, map_location="cpu", weights_only=True)
             # Files of torch before 1.6 are no zip archives, and only archives can be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except pickle.UnpicklingError as error:
-        # torch's own text advises to switch the check off.
         found = re.search(r"GLOBAL (\S+)", str(error), re.IGNORECASE)
-        if found is None and content is None and not zipfile.is_zipfile(path):  # zeros, which a power cut leaves
-            raise _unreadable(path, error, if_damaged) from error
-        raise RefusedError(path, found.group(1).rstrip(".") if found else "unknown", if_refused) from error
-    except (OSError, RuntimeError, EOFError) as error:
+        if found is None:
+            # torch's own first line advises to switch the check off.
+            raise UserError(f"{path} is not a readable checkpoint (no pickle of torch.save).\n{if_damaged}") from error
+        if _is_archive(path if content is None else content):
+            check_sums(path, content=content, if_damaged=if_damaged)  # a flipped bit in a name, too, is another type
+        raise RefusedError(path, found.group(1).rstrip("."), if_refused) from error
+    except Exception as error:  # a damaged pickle can end in any
         raise _unreadable(path, error, if_damaged) from error
+
+
+def check_sums(path: Path, *, if_damaged: str, content: IO[bytes] | None = None) -> None:
+    """Compare every record of what torch.save wrote, tensors too, with its CRC32; torch.load (2.7) does not.
+
+    Takes 0.7 s a GB (`time python -m zipfile -t FILE.pt`, 2.1 GB, one core of an AMD EPYC, from the page cache).
+
+    Args:
+        path: The file, a zip archive.
+        if_damaged: The remedy where one differs.
+        content: What torch.save wrote, where it is only a part of the file.
+
+    Raises:
+        UserError: One differs, or the archive cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path if content is None else content) as archive:
+            changed = archive.testzip()
+    except Exception as error:  # a damaged header can end in any
+        raise _unreadable(path, error, if_damaged) from error
+    finally:
+        if content is not None:
+            content.seek(0)
+    if changed is not None:
+        raise UserError(f"{path} is damaged: {changed} in it is not what was written.\n{if_damaged}")
+
+
+def _is_archive(file: Path | IO[bytes]) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # it has the end of one, and that is damaged
+        return True
 
 
 def _unreadable(path: Path, error: Exception, remedy: str) -> UserError:

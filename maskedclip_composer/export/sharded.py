@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.export.checkpoint import HARMLESS, RefusedError, read_pickle
+from maskedclip_composer.export.checkpoint import HARMLESS, RefusedError, check_sums, read_pickle
 
 LAYOUT = ".metadata"
 # What torch 2.7 pickles into the layout beside containers, strings and numbers: records, sizes, and the folder's path.
@@ -48,11 +48,12 @@ def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -
     """Read a sharded checkpoint onto the CPU, admitting what `read_checkpoint` admits.
 
     torch 2.7 itself unpickles the layout and whatever is no tensor, which executes code that a checkpoint carries.
+    Every item is compared with its checksums, but the layout has none: a flipped bit in a name there passes.
 
     Args:
         folder: The checkpoint.
         if_refused: The remedy where it holds another type.
-        with_tensors: Read them too. Without, only whether their bytes are there is looked at.
+        with_tensors: Return them too. Without, only their checksums are compared.
 
     Returns:
         What it holds by dotted name, such as `state.timestamp.Timestamp.batch`; of tensors every shard, under the name
@@ -66,11 +67,12 @@ def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -
     content: dict[str, Any] = {}
     for index, place, file in _places(folder, layout):
         is_tensor = isinstance(layout.state_dict_metadata.get(index.fqn), TensorStorageMetadata)
-        if is_tensor and not with_tensors:
-            continue
         with file.open("rb") as stream:
             stream.seek(place.offset)
             part = io.BytesIO(stream.read(place.length))
+        check_sums(file, content=part, if_damaged=_IF_DAMAGED)
+        if is_tensor and not with_tensors:
+            continue
         name = f"{index.fqn}{list(index.offset or [])}" if is_tensor else index.fqn
         content[name] = read_pickle(file, HARMLESS, if_refused=if_refused, if_damaged=_IF_DAMAGED, content=part)
     return content

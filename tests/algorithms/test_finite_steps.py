@@ -1,7 +1,10 @@
 """Steps that are not finite: stopped or skipped, named, counted."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from composer.devices import DeviceCPU
 from composer.loggers import Logger
 
 from maskedclip_composer.algorithms.clip_gradients import ClipGradients
-from maskedclip_composer.algorithms.fault import Fault, RankReport
+from maskedclip_composer.algorithms.fault import Fault, RankReport, rank_report
 from maskedclip_composer.algorithms.finite_steps import FiniteSteps
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.pretrain import MaskedCLIP
@@ -167,6 +170,24 @@ def test_a_single_broken_image_is_named_alone():
     with pytest.raises(UserError, match="Samples of rank 0: unpaired 5\\.") as caught:
         fit(tiny.net("maskedclip"), batches(1), callbacks=[Spoil()])
     assert "paired 0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("broken", "at_most", "expected"),
+    [([], None, range(12)), ([], 2, [0, 1, 8, 9]), ([7, 8, 11], None, [7, 8, 11]), ([7, 8, 11], 1, [7, 8])],
+)
+def test_only_broken_images_are_looked_up_or_a_few(broken: list[int], at_most: int | None, expected: Sequence[int]):
+    """Each costs reading its record."""
+    prediction = torch.zeros(12, 3)
+    prediction[broken] = math.nan
+    part = {"paired": {"sample_id": torch.arange(8)}, "unpaired": {"sample_id": torch.arange(8, 12)}}
+    outputs = {"mim": {"prediction": prediction}}
+    state: Any = SimpleNamespace(batch=part, outputs=outputs, loss={"total": torch.tensor(math.nan)})
+    asked: list[int] = []
+    report = rank_report(state, lambda sample_id: asked.append(sample_id) or {"source": "x"}, at_most=at_most)
+    assert asked == list(expected)
+    assert [sample["id"] for samples in report.samples.values() for sample in samples] == list(range(12))
+    assert report.broken == broken
 
 
 def test_a_fault_says_on_which_rank_a_loss_was_lost_and_which_photographs_were_there():

@@ -317,14 +317,17 @@ def test_what_a_living_server_refuses_is_dropped_with_a_warning(tmp_path: Path, 
     tracker = loggers[1]
     assert isinstance(tracker, tracking.FaultTolerantMLFlowLogger)
     tracker.log_artifact(tmp_path / "absent.png")
+    (tmp_path / "grows.txt").write_text("x")
+    tracker.log_at_end(tmp_path / "grows.txt")
     tracker.log_metrics({"recall@5": 0.5}, step=7)
     run(trainer)
     (warning,) = [record.message for record in caplog.records]
     assert "refused a record" in warning
     assert "absent.png" in warning
-    _, entry = the_run(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client, entry = the_run(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert entry.info.status == "FINISHED"
     assert entry.data.metrics["recall_5"] == 0.5
+    assert "grows.txt" in [artifact.path for artifact in client.list_artifacts(entry.info.run_id)]
 
 
 def test_the_environment_names_the_server_unless_the_config_does(tmp_path: Path, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from composer import Trainer
@@ -127,6 +128,18 @@ def zeros(path: Path) -> None:
     os.truncate(path, size)
 
 
+def flip(path: Path, share: float) -> None:
+    """Change a bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+def flip_of_a_shard(path: Path) -> None:
+    """Change a bit in the middle of a shard."""
+    flip(path / "__0_0.distcp", 0.5)
+
+
 def cut_shard(path: Path) -> None:
     """Cut a shard in half."""
     cut(path / "__0_0.distcp")
@@ -147,6 +160,16 @@ def damaged_file(folder: Path) -> Seen:
     return damaged(folder, [cut, lambda path: os.truncate(path, 0), zeros])
 
 
+def flipped_file(folder: Path) -> Seen:
+    """A checkpoint of one file: a bit of its pickle, which comes first, of a tensor, and of its directory."""
+    return damaged(folder, [partial(flip, share=share) for share in (0.005, 0.5, 0.999)])
+
+
+def flipped_shards(folder: Path) -> Seen:
+    """A sharded checkpoint."""
+    return damaged(folder, [flip_of_a_shard], FSDP)
+
+
 def damaged_shards(folder: Path) -> Seen:
     """A sharded checkpoint."""
     return damaged(folder, [cut_shard, lose_shard, lose_layout, lambda path: zeros(path / ".metadata")], FSDP)
@@ -162,6 +185,8 @@ FAULTS = [
     Fault(name="continued with other parallelism", expected="refused by name", within=300, run=with_other_parallelism),
     Fault(name="newest checkpoint cut short", expected=FALLBACK, within=300, run=damaged_file),
     Fault(name="newest sharded checkpoint cut short", expected=FALLBACK, within=400, run=damaged_shards),
+    Fault(name="a byte of the newest checkpoint is flipped", expected=FALLBACK, within=300, run=flipped_file),
+    Fault(name="a byte of the newest sharded checkpoint is flipped", expected=FALLBACK, within=300, run=flipped_shards),
     Fault(name="disk full while a checkpoint is written", expected=STOPS, within=200, run=full_disk),
     Fault(name="disk full for one of two fsdp ranks", expected=STOPS, within=400, run=fsdp_full_disk),
 ]

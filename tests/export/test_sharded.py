@@ -110,6 +110,17 @@ def test_what_is_damaged_is_no_checkpoint(checkpoint: Path, damage: Callable[[Pa
     assert not isinstance(raised.value, RefusedError)
 
 
+@pytest.mark.parametrize("value", [b"MT19937", b"_rebuild_tensor_v2", torch.arange(6.0).numpy().tobytes()])
+def test_a_flipped_bit_in_a_shard_is_damage(checkpoint: Path, value: bytes):
+    shard = checkpoint / "__0_0.distcp"
+    content = bytearray(shard.read_bytes())
+    content[content.index(value) + 3] ^= 2
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match="It may be cut short: use an earlier one") as raised:
+        read_sharded(checkpoint, if_refused="")
+    assert not isinstance(raised.value, RefusedError)
+
+
 def test_no_file_outside_of_the_folder_is_read(checkpoint: Path, tmp_path: Path):
     (checkpoint / "__0_0.distcp").rename(tmp_path / "elsewhere")
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskedclip_composer.objectives.health import (
     RANK_ROWS,
@@ -35,6 +36,20 @@ def test_the_effective_rank_of_many_rows_is_that_of_evenly_spread_ones():
     chosen = torch.randn(RANK_ROWS, 8)
     rows = chosen.repeat_interleave(2, dim=0)[: 2 * RANK_ROWS - 1]
     assert effective_rank(rows).item() == pytest.approx(effective_rank(chosen).item(), rel=1e-3)
+
+
+def test_the_effective_rank_copies_only_the_rows_that_it_takes():
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and found.dtype == torch.float64 and found.ndim == 2:
+                rows.append(len(found))
+            return found
+
+    rows: list[int] = []
+    with Largest():
+        effective_rank(torch.randn(40, 50, 8))
+    assert max(rows) == RANK_ROWS
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -198,6 +198,21 @@ def test_a_checkpoint_that_would_run_code_is_refused_unless_it_is_trusted(
     assert not (tmp_path / "pwned").exists(), "the check itself has run it"
 
 
+def test_a_flipped_bit_gives_way_to_the_one_before_even_where_checkpoints_are_trusted(
+    overrides: Overrides, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """It makes a name another one, which looks like a type that may run code."""
+    folder = tmp_path / "runs" / "debug" / "checkpoints"
+    folder.mkdir(parents=True)
+    for batch in (1, 2):
+        torch.save({"state": {"algorithms": [], "weights": torch.ones(3)}}, folder / f"ep0-ba{batch}-rank0.pt")
+    newest = folder / "ep0-ba2-rank0.pt"
+    newest.write_bytes(newest.read_bytes().replace(b"_rebuild_tensor_v2", b"_rebuild_tensor_w2"))
+    prepare_checkpoints(load_config(TrainConfig, DEBUG, overrides("checkpoint.trust=true")))
+    assert "ep0-ba2-rank0.pt is damaged; it is kept as ep0-ba2-rank0.pt.damaged" in capsys.readouterr().out
+    assert os.readlink(folder / "latest-rank0.pt") == "ep0-ba1-rank0.pt"
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:TypedStorage is deprecated")
 def test_a_damaged_folder_of_shards_gives_way_to_the_one_before(
     overrides: Overrides, capsys: pytest.CaptureFixture[str], tmp_path: Path
