@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
             findings += _check_shard(place, name, folder, shard, args.decode, hashes and hashes[start:])
             progress.update()
     named = {file for name, (folder, _, shard) in shards.items() for file in _files(folder, shard)}
+    unread = tuple({name.removesuffix(INDEX) for name in indexes} - counts.keys())
     findings += [
         f"{name}: no index names it; remove it"
         for name in sorted(place.names - named)
-        if Path(name).suffix not in _ABOUT
+        if Path(name).suffix not in _ABOUT and not name.startswith(unread)
     ]
     for finding in findings:
         print(finding, file=sys.stderr)
