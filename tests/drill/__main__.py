@@ -1,4 +1,7 @@
-"""Rehearse every fault and print what became of it: python -m tests.drill [PART or words of a name ...]."""
+"""Rehearse every fault and print what became of it: python -m tests.drill [PART or words of a name ...].
+
+On a terminal the table is drawn; into a file or a pipe it is written as Markdown.
+"""
 
 import os
 import sys
@@ -7,11 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit for bit is promised on a CPU
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.drill.fault import Fault, rehearse
 from tests.drill.parts import PARTS
 
+HEADER = ("part", "fault", "expected", "seen", "seconds", "lost", "kept")
 WIDTH = 200  # of what is seen, in the table; the whole of what breaks a promise follows it
 
 
@@ -26,21 +31,33 @@ def main(words: list[str]) -> int:
     if not chosen:
         print(f"tests.drill: no fault has {' or '.join(words)} in its name. Parts: {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    table = Table("part", "fault", "expected", "seen", "seconds", "lost", "kept", show_lines=True)
+    rows: list[tuple[str, ...]] = []
     broken: list[tuple[Fault, str]] = []
-    for part, fault in chosen:
-        print(f"{part}: {fault.name} ...", flush=True)
+    for number, (part, fault) in enumerate(chosen, 1):
+        print(f"{number}/{len(chosen)} {part}: {fault.name} ... ", end="", file=sys.stderr, flush=True)
         seen, seconds = rehearse(fault)
-        short = seen.what if len(seen.what) <= WIDTH else f"{seen.what[:WIDTH]}…"
         verdict = "yes" if seen.kept else "NO"
-        table.add_row(part, fault.name, fault.expected, short, f"{seconds:.0f}", str(seen.lost), verdict)
+        print(f"{'kept' if seen.kept else 'BROKEN'}, {seconds:.0f} s", file=sys.stderr, flush=True)
+        short = seen.what if len(seen.what) <= WIDTH else f"{seen.what[:WIDTH]}…"
+        rows.append((part, fault.name, fault.expected, short, f"{seconds:.0f}", str(seen.lost), verdict))
         if not seen.kept:
             broken.append((fault, seen.what))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    _print_table(rows)
     for fault, what in broken:
         print(f"\nBroken: {fault.name}\n{what}")
     print(f"\n{len(chosen) - len(broken)} of {len(chosen)} promises kept")
     return 1 if broken else 0
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    if not sys.stdout.isatty():
+        for row in (HEADER, ["---"] * len(HEADER), *rows):
+            print(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |")
+        return
+    table = Table(*HEADER, show_lines=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 if __name__ == "__main__":
