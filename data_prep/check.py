@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
             findings += _check_shard(place, name, folder, shard, args.decode, hashes and hashes[start:])
             progress.update()
     named = {file for name, (folder, _, shard) in shards.items() for file in _files(folder, shard)}
+    unread = tuple({name.removesuffix(INDEX) for name in indexes} - counts.keys())
     findings += [
         f"{name}: no index names it; remove it"
         for name in sorted(place.names - named)
-        if Path(name).suffix not in _ABOUT
+        if Path(name).suffix not in _ABOUT and not name.startswith(unread)
     ]
     for finding in findings:
         print(finding, file=sys.stderr)
@@ -120,17 +121,22 @@ _Shards = dict[str, tuple[str, int, dict[str, Any]]]
 
 def _read_indexes(place: _Place, indexes: list[str]) -> tuple[_Shards, dict[str, int], list[str]]:
     """Read the indexes, the inner ones first: a merged one repeats the shards of those below it."""
+    from maskedclip_composer.data.index import listed_shards
+
     shards: _Shards = {}
     counts: dict[str, int] = {}
     findings = []
     for name in sorted(indexes, key=lambda name: -name.count("/")):
         folder = name.removesuffix(INDEX)
-        index = place.json(name)
-        if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
-            findings.append(f"{name}: is not an index; convert again, or merge the indexes again")
+        with place.file(name) as file:
+            raw = file.read_bytes()
+        try:
+            listed = listed_shards(raw)
+        except ValueError as error:
+            findings.append(f"{name}: is not an index ({error}); convert again, or merge the indexes again")
             continue
         start = 0
-        for shard in index["shards"]:
+        for shard in listed:
             path = folder + shard["raw_data"]["basename"]
             known = shards.setdefault(path, (folder, start, shard))
             if known[2]["samples"] != shard["samples"] or known[2]["raw_data"]["bytes"] != shard["raw_data"]["bytes"]:
@@ -173,9 +179,6 @@ def _check_shard(
 def _check_records(name: str, shard: dict[str, Any], raw: bytes, hashes: list[str] | None) -> Iterator[str]:
     from streaming.base.format import reader_from_json
 
-    if "pkl" in shard["column_encodings"]:
-        yield f"{name}: holds pickles, which run code when they are read; it is not of this program"
-        return
     with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
         raw_data = shard["raw_data"] | {"basename": "shard.mds"}
         plain = shard | {"raw_data": raw_data, "zip_data": None, "compression": None}

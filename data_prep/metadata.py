@@ -1,9 +1,8 @@
 """Take out of a JPEG file what is not pixels, without decoding it."""
 
-import re
+from maskedclip_composer.data.jpeg import EOI, SOS, segments
 
-_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_SOI, _COM = 0xD8, 0xFE
 # Frame headers of baseline and extended files, tables of Huffman codes and quantisation, restart interval.
 _NEEDED = frozenset({0xC0, 0xC1, 0xC4, 0xDB, 0xDD})
 _APPLICATION = range(0xE0, 0xF0)
@@ -21,30 +20,19 @@ def strip_metadata(jpeg: bytes) -> bytes | None:
     """
     if jpeg[:2] != bytes([0xFF, _SOI]):
         return None
-    kept, at = [jpeg[:2]], 2
-    while at + 4 <= len(jpeg) or jpeg[at : at + 2] == bytes([0xFF, _EOI]):
-        if jpeg[at] != 0xFF:
+    kept, expected = [jpeg[:2]], 2
+    for marker, start, end in segments(jpeg):
+        if jpeg[expected:start].strip(b"\xff"):  # fill bytes may stand before a marker
             return None
-        marker = jpeg[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == _EOI:
-            return b"".join([*kept, jpeg[at : at + 2]])
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
-        if marker == _SOS:
-            following = _MARKER_AFTER_SCAN.search(jpeg, end)
-            if following is None:
-                return None
-            end = following.start()
-        segment = jpeg[at:end]
-        if marker in _NEEDED or marker == _SOS:
+        segment, expected = jpeg[start:end], end
+        if marker == EOI:
+            return b"".join([*kept, segment])
+        if marker in _NEEDED or marker == SOS:
             kept.append(segment)
         elif marker in _APPLICATION:
             kept.append(_of_the_standard(segment))
         elif marker != _COM:
             return None
-        at = end
     return None
 
 

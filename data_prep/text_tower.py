@@ -1,13 +1,13 @@
 """The command `text-tower`: a small, randomly initialised BERT and its vocabulary, for work without a download."""
 
 import argparse
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_prep.readers.texts import PACK
+from data_prep.shards import open_shards
 from data_prep.writer import replace_folder
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
@@ -66,18 +66,15 @@ def read_texts(folder: Path) -> Iterator[str]:
     Raises:
         UserError: The folder holds no shards, or shards without texts.
     """
-    from streaming.base.format import reader_from_json
-
     pack = read_pack(PACK)
     index = folder / "index.json"
     if not index.is_file():
         splits = sorted(path.parent.name for path in folder.glob("*/index.json"))
         remedy = f"give one of its splits: {', '.join(splits)}" if splits else "write them with the command manifest"
         raise UserError(f"--shards {folder}: holds no index.json; {remedy}")
-    for shard in json.loads(index.read_bytes())["shards"]:
-        if not {"texts", "text_kinds"} <= set(shard["column_names"]):
+    for reader in open_shards(folder, key=f"--shards {folder}"):
+        if not {"texts", "text_kinds"} <= set(reader.column_names):
             raise UserError(f"--shards {folder}: has no columns texts and text_kinds; give paired shards")
-        reader = reader_from_json(str(folder), None, shard)
         for number in range(len(reader)):
             record = reader[number]
             for text, kind in zip(record["texts"], record["text_kinds"], strict=True):

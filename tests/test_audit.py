@@ -1,4 +1,5 @@
 import io
+import subprocess
 import urllib.request
 
 import pytest
@@ -57,3 +58,35 @@ def test_within_reach_the_packages_are_checked(monkeypatch, capsys):
     monkeypatch.setattr(audit, "pip_audit", lambda _: ([], "pip-audit could not be installed"))
     assert main("/nowhere") == 2
     assert "could not be installed" in capsys.readouterr().out
+
+
+def test_the_environment_is_made_once_and_again_for_other_releases(monkeypatch, tmp_path):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        (tmp_path / "audit").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(command, 0, '{"dependencies": []}', "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("pip_audit==1\n")
+    monkeypatch.setattr(audit, "CONSTRAINTS", constraints)
+    for _ in range(2):
+        assert audit.pip_audit(tmp_path / "audit") == ([], "")
+    assert len(commands) == 4  # venv, pip and two audits
+    assert str(constraints) in commands[1]
+    constraints.write_text("pip_audit==2\n")
+    audit.pip_audit(tmp_path / "audit")
+    assert len(commands) == 7
+
+
+def test_what_cannot_be_installed_is_said_and_tried_again(monkeypatch, tmp_path):
+    failed = subprocess.CompletedProcess([], 1, "", "WARNING: slow\nERROR: No matching distribution")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    assert audit.pip_audit(tmp_path) == ([], "ERROR: No matching distribution")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pip_audit_is_pinned():
+    assert "\npip_audit==" in audit.CONSTRAINTS.read_text(encoding="utf-8")

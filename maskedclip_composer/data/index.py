@@ -56,18 +56,14 @@ def parse_index(raw: bytes, path: str, *, key: str) -> Index:
         UserError: It is not the index of a set of MDS shards, or says what it may not, or it lists no sample.
     """
     try:
-        shards = json.loads(raw)["shards"]
-        formats = {(shard["version"], shard["format"]) for shard in shards} or {(2, "mds")}
-        if formats != {(2, "mds")}:
-            raise ValueError(f"shards of (version, format) {sorted(formats)} instead of (2, 'mds')")
-        check_claims(shards)
-        samples = sum(shard["samples"] for shard in shards)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = listed_shards(raw)
+    except ValueError as error:
         start = "" if raw.lstrip().startswith(b"{") else f"; it begins with {raw[:40]!r}"
         raise UserError(
-            f"{key}: {path} is not the index of a set of MDS shards ({type(error).__name__}: {error}{start}); "
+            f"{key}: {path} is not the index of a set of MDS shards ({error}{start}); "
             f"delete it if it lies in a cache, otherwise {_PREPARE}"
         ) from error
+    samples = sum(shard["samples"] for shard in shards)
     if samples == 0:
         raise UserError(f"{key}: {path} lists no sample; {_PREPARE}, and look at its report for why nothing was kept")
     files = [_stored(shard) for shard in shards]
@@ -81,6 +77,23 @@ def parse_index(raw: bytes, path: str, *, key: str) -> Index:
         encodings=tuple(shards[0]["column_encodings"]),
         hash_name=common[0] if common else None,
     )
+
+
+def listed_shards(raw: bytes) -> list[dict[str, Any]]:
+    """Return what the text of an index.json lists. Whoever gives it to Streaming's readers takes it from here.
+
+    Raises:
+        ValueError: It is not the index of MDS shards, or says what it may not; the message begins with the kind.
+    """
+    try:
+        shards = json.loads(raw)["shards"]
+        formats = {(shard["version"], shard["format"]) for shard in shards} or {(2, "mds")}
+        if formats != {(2, "mds")}:
+            raise ValueError(f"shards of (version, format) {sorted(formats)} instead of (2, 'mds')")
+        check_claims(shards)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return shards
 
 
 def check_columns(index: Index, kind: Kind, *, key: str) -> None:

@@ -1,8 +1,8 @@
 """What an encoded photograph may be, so that no file takes all memory, hours, or a decoder that nobody looks after."""
 
-import re
-
 import simplejpeg
+
+from maskedclip_composer.data.jpeg import SOS, segments
 
 MOST_PIXELS = 89_478_485
 """PIL's own limit: 256 MiB of RGB. The largest fundus cameras have half of it."""
@@ -14,8 +14,8 @@ MOST_SCANS = 100
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "PPM", "WEBP", "GIF")
 """PIL's names; its JPEG includes MPO. It knows 30 more and goes by the content: PostScript would run Ghostscript."""
 
-# Within a scan a byte 0xff is followed by 0 or a restart marker (ITU-T T.81, B.1.1.5).
-_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Markers of frames that are not progressive; DHT, JPG and DAC, which lie among them, are no frames.
+_OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC2, 0xC4, 0xC8, 0xCA, 0xCC}
 
 
 def check_size(height: int, width: int) -> None:
@@ -41,23 +41,9 @@ def check_jpeg(data: bytes) -> tuple[int, int]:
 
 def _num_progressive_scans(jpeg: bytes) -> int:
     """Count the scans up to the end of the picture; 0 where it is not progressive, which the first header tells."""
-    at, scans = 2, 0
-    while at + 4 <= len(jpeg) and scans <= MOST_SCANS:
-        marker = jpeg[at + 1]
-        if jpeg[at] != 0xFF or marker in (0x00, 0xFF):  # what libjpeg skips in search of a marker
-            at += 1
-        elif marker == 0xD9:
+    scans = 0
+    for marker, _, _ in segments(jpeg):
+        scans += marker == SOS
+        if scans > MOST_SCANS or marker in _OTHER_FRAMES:
             break
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
-            at += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC2, 0xC4, 0xC8, 0xCA, 0xCC):  # DHT, JPG and DAC are no frames
-            break
-        else:
-            at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
-            if marker == 0xDA:
-                scans += 1
-                following = _AFTER_SCAN.search(jpeg, at)
-                if following is None:
-                    break
-                at = following.start()
     return scans

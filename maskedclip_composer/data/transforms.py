@@ -30,6 +30,7 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
 
     Raises:
         UserError: The bytes are no such image, are cut short, or exceed `limits.py`.
+        MemoryError: The machine has too little memory; the photograph may be sound.
     """
     try:
         if is_jpeg(data):
@@ -42,6 +43,8 @@ def decode(data: bytes, *, name: str = "image") -> UInt8[np.ndarray, "height wid
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
             return np.array(image.convert("RGB"))
+    except MemoryError:  # of this machine, for `limits.py` bounds what a file can take
+        raise
     except Exception as error:  # PIL's plug-ins raise whatever a damaged file leads them to
         raise unreadable(name, error) from error
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.index import read_index
 from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.data.subsets import patient_key
 from maskedclip_composer.errors import UserError
@@ -49,9 +51,9 @@ class MdsPhotographs:
 
     def __init__(self, folder: Path, kind: TargetKind = "nominal"):
         self.folder = folder
+        index = read_index(folder, key=str(folder))  # before Streaming, which would unpickle
+        _check_columns(folder, index.columns, kind)
         self._records = LocalDataset(str(folder))
-        columns = self._records.shards[0].column_names if self._records.shards else []
-        _check_columns(folder, columns, kind)
         self.labels: list[tuple[str, ...]] = []
         self.names: list[str] = []
         self.patients: list[str] = []
@@ -137,7 +139,7 @@ def open_split(data: str, split: str, cache: str | None, kind: TargetKind) -> Ph
     return MdsPhotographs(_fetch(str(folder), cache), kind)
 
 
-def _check_columns(folder: Path, columns: list[str], kind: TargetKind) -> None:
+def _check_columns(folder: Path, columns: Sequence[str], kind: TargetKind) -> None:
     # Paired records have a column labels too: the categories of their texts.
     multilabel = "labels" in columns and "texts" not in columns
     wanted = "multilabel" if kind == "multilabel" else "labelled"

@@ -24,6 +24,13 @@ def test_keys_that_merely_sound_like_secrets_are_kept():
     [
         ("http://me:hunter2@host:5000/x", "http://***@host:5000/x"),
         ("postgresql+psycopg2://me:hunt@er2@host/db", "postgresql+psycopg2://***@host/db"),
+        ("postgresql://me:hunt/er2@host/db", "postgresql://***@host/db"),
+        ("postgresql://me:12/hunter2@host/db", "postgresql://***@host/db"),
+        ("see.https://me:hunter2@host/a@b", "see.https://***@host/a@b"),
+        ("Server=x;Pwd='hunt er 2';Uid=me", "Server=x;Pwd='***';Uid=me"),
+        ('password="hunt\\"er 2" more', 'password="***" more'),
+        ("tool --password 'hunt er 2' --verbose", "tool --password '***' --verbose"),
+        ("password: 'hunt er 2', user: me", "password: '***', user: me"),
         ("failed for https://hunter2@host: no", "failed for https://***@host: no"),
         ("https://a.blob.core/x?sv=1&sig=hunter2&se=2", "https://a.blob.core/x?sv=1&sig=***&se=2"),
         ("s3://bucket/x?X-Amz-Signature=hunter2", "s3://bucket/x?X-Amz-Signature=***"),
@@ -35,7 +42,10 @@ def test_credentials_in_uris_are_hidden(text, hidden):
     assert redact({"remote": text}) == {"remote": hidden}
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/a@b/c", "me@host.org", "design=4", "http://host/a?q=1"])
+@pytest.mark.parametrize(
+    "text",
+    ["s3://bucket/a@b/c", "me@host.org", "design=4", "http://host/a?q=1", "http://host:5000/a@b", "mask_token = mean"],
+)
 def test_other_text_is_unchanged(text):
     assert redact_text(text) == text
 
@@ -122,6 +132,58 @@ def test_what_users_and_logs_see_of_an_error_is_redacted(capsys, monkeypatch):
     assert printed.count("http://***@host") >= 3
     assert "test_redaction.py" in printed
     assert "The above exception was the direct cause" in printed
+
+
+def test_tokens_of_texts_are_settings_and_those_that_open_doors_are_hidden():
+    kept = {"mask_token": "mean", "model.pad_token": "[PAD]", "clsToken": "[CLS]"}
+    assert redact(kept) == kept
+    text = "mask_token=mean model.cls_token='[CLS]' hf_token=hunter2 launchpad_token=hunter2 unmask_token: x"
+    assert redact_text(text) == text.replace("hunter2", "***")
+
+
+def test_a_key_that_begins_with_a_slash_is_no_file(monkeypatch, tmp_path):
+    key = tmp_path / "key.json"
+    key.touch()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/Jalr/UtnFEMI+bPxRf")
+    monkeypatch.setenv("KEY_CREDENTIALS", str(key))
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "none"))
+    assert redact_text(f"/Jalr/UtnFEMI+bPxRf {key} {tmp_path}/none") == f"*** {key} {tmp_path}/none"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a",
+        "--a",
+        "--",
+        "-",
+        "_",
+        "a_",
+        "a.",
+        "eyJ-",
+        "eyJaaaaaaaaaa.",
+        "://a",
+        "://a:b",
+        "x://a:/",
+        "--token ",
+        "token=",
+        "'",
+        "-----BEGIN ",
+        "bearer ",
+        "authorization: ",
+        "password='",
+        'password: "',
+        'token" ',
+        "AKIA",
+        "xoxb-",
+        " ",
+        "sk-",
+    ],
+)
+def test_a_long_text_is_gone_through_once(part):
+    """An expression that begins anew at every letter takes minutes; so the time limit is the test."""
+    redact_text(part * (200_000 // len(part)))
 
 
 def test_tags_for_mlflow_are_redacted(tmp_path):

@@ -128,3 +128,12 @@ def test_eval_transform_is_torchvisions_resize_and_centre_crop_to_rounding(shape
 def test_eval_transform_names_an_unreadable_image():
     with pytest.raises(UserError, match=r"APTOS: 1\.png"):
         eval_transform(b"nothing", 224, name="APTOS: 1.png")
+
+
+def test_a_full_machine_is_no_bad_photograph(monkeypatch):
+    def fill(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("maskedclip_composer.data.transforms.simplejpeg.decode_jpeg", fill)
+    with pytest.raises(MemoryError):
+        decode(jpeg(0, 30, 30))
