@@ -42,6 +42,7 @@ class Source:
         self._attempts = 1 + data.download_retry if remote else 1
         self._timeout = data.download_timeout
         self._downloader = CloudDownloader.get(remote)
+        self._owner = os.getpid()
         self.is_stopped: Callable[[], bool] = _never
         """Whether the run has failed elsewhere: then no download is waited for."""
 
@@ -79,6 +80,10 @@ class Source:
 
     def download(self, name: str, target: Path) -> None:
         """Download a file within `data.download_timeout` seconds; raises what the downloader does, or TimeoutError."""
+        if self._owner != os.getpid():
+            # A forked loader process: a kept connection would be its parent's and its siblings' too, and each would
+            # get the others' bytes.
+            self._downloader, self._owner = CloudDownloader.get(self._remote), os.getpid()
         source = os.path.join(self._url, name)
         downloader = self._downloader
         try:
