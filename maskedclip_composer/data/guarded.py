@@ -90,9 +90,13 @@ class GuardedDataset(StreamingDataset):
             if not hasattr(self, "_cache_filelock"):  # not earlier: it cannot be pickled
                 self._cache_filelock = FileLock(self._cache_filelock_path)
             with self._cache_filelock:
-                if self._is_distrusted(shard_id):
-                    self._shard_states[shard_id] = _ShardState.REMOTE
-            super().prepare_shard(shard_id, blocking)
+                distrusted = self._is_distrusted(shard_id)
+                if distrusted:
+                    self._shard_states[shard_id] = _ShardState.PREPARING
+            if distrusted:
+                self._verify_shard(shard_id)
+            else:
+                super().prepare_shard(shard_id, blocking)
         except Exception as error:
             # Streaming leaves the shard in preparation, and the lock taken when the eviction fails.
             if self._cache_filelock.is_locked:
@@ -106,6 +110,20 @@ class GuardedDataset(StreamingDataset):
                 )
             self._failure.record(error)
             raise error from error.__cause__
+
+    def _verify_shard(self, shard_id: int) -> None:
+        """Verify a shard where it lies, as it is being prepared: its bytes are counted, and need no room made."""
+        shard = self.shards[shard_id]
+        raw, packed = shard.file_pairs[0]
+        if self.cache_limit and packed is not None and not (self.stream_of(shard_id).folder / raw.basename).is_file():
+            with self._cache_filelock:  # it grows as it is unpacked
+                while self.cache_limit < self.cache_usage + raw.bytes:
+                    self._evict_coldest_shard()
+        change = self.stream_of(shard_id).prepare_shard(shard)
+        with self._cache_filelock:
+            self.cache_usage += change
+            self._shard_access_times[shard_id] = time.time_ns()
+            self._shard_states[shard_id] = _ShardState.LOCAL
 
     def is_absent(self, shard_id: int) -> bool:
         """Whether nobody has made a shard available, nor is about to."""

@@ -15,9 +15,9 @@ from tests.s3 import environment
 REMOTE = "s3://shards/set"
 
 
-def source(folder: Path, **keys) -> Source:
+def source(folder: Path) -> Source:
     stream = StreamConfig(remote=REMOTE, local=str(folder), batch_size=1)
-    return Source("data.unpaired", REMOTE, "", folder, DataConfig(unpaired=stream, **{"download_timeout": 60.0} | keys))
+    return Source("data.unpaired", REMOTE, "", folder, DataConfig(unpaired=stream))
 
 
 class Asked(list[tuple[str, tuple[str, int]]]):

@@ -117,6 +117,28 @@ def test_a_limited_cache_stays_below_its_limit_and_gives_every_sample(tmp_path, 
     assert 0 < largest <= limit
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_limited_cache_is_verified_without_being_emptied(tmp_path, cache, write_set, monkeypatch, compression):
+    remote = write_set(tmp_path / "remote", "unpaired", 40, compression=compression)
+    assert len(set(read_epoch(config(remote, cache)))) == 40
+    gc.collect()
+    shards = [file.stat().st_size for file in cache.glob("shard.*.mds")]
+    damaged = cache / "shard.00001.mds"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    fetched, fetch = [], Source.fetch
+
+    def noted(self, file, target, *how):
+        fetched.append(target.name)
+        fetch(self, file, target, *how)
+
+    monkeypatch.setattr(Source, "fetch", noted)
+    monkeypatch.setattr("maskedclip_composer.data.source.wait_before", lambda retry: 0.0)
+    # There is room for all of it, but not for one shard more.
+    limit = sum(shards) + (cache / "index.json").stat().st_size + min(shards) // 2
+    assert len(set(read_epoch(config(remote, cache, cache_limit=str(limit))))) == 40
+    assert fetched == [damaged.name]
+
+
 @pytest.mark.parametrize("limit", ["1kb", "many"])
 def test_an_impossible_cache_limit_is_named(remote, cache, limit):
     assert f"data.cache_limit = {limit}" in failure(config(remote, cache, cache_limit=limit))
