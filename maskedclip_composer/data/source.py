@@ -4,10 +4,12 @@ Leans on the downloaders of mosaicml-streaming 0.13.0.
 """
 
 import errno
+import glob
 import hashlib
 import logging
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -86,13 +88,20 @@ class Source:
             self._downloader, self._owner = CloudDownloader.get(self._remote), os.getpid()
         source = os.path.join(self._url, name)
         downloader = self._downloader
+        left = threading.Event()
+
+        def download() -> None:
+            try:
+                downloader.download(source, str(target), timeout=self._timeout)
+            finally:
+                if left.is_set():  # nobody is going to fetch it
+                    _remove(target)
+
         try:
-            call_within(
-                self._timeout,
-                lambda: downloader.download(source, str(target), timeout=self._timeout),
-                self.is_stopped,
-            )
+            call_within(self._timeout, download, self.is_stopped)
         except BaseException:
+            left.set()
+            _remove(target)
             # A new connection, and new credentials where they are kept in a file. What still runs has the old one.
             self._downloader = CloudDownloader.get(self._remote)
             raise
@@ -134,6 +143,12 @@ class Source:
             return f"free space in {self.folder}, move {self.key}.local, or set data.cache_limit below what is free"
         slow = "; raise data.download_timeout where the network is slow" if isinstance(error, TimeoutError) else ""
         return f"check the source, the network and the disk{slow}"
+
+
+def _remove(target: Path) -> None:
+    """Remove what there is of a file, also under the longer name that boto3 gives it until it is whole."""
+    for part in target.parent.glob(f"{glob.escape(target.name)}*"):
+        part.unlink(missing_ok=True)
 
 
 def _never() -> bool:

@@ -76,3 +76,35 @@ def test_forked_loader_processes_have_connections_of_their_own(tmp_path, asked):
         assert (tmp_path / name).read_text() == f"/shards/set/{name}"
     clients = [asked.connections(name) for name in ("again", *names)]
     assert len(set.union(*clients)) == sum(map(len, clients)), "a connection is shared"
+
+
+class Slow:
+    """A downloader that has written a part, as boto3 does, and writes the rest when it is told to."""
+
+    def __init__(self) -> None:
+        self.goes_on, self.ended = threading.Event(), threading.Event()
+
+    def download(self, remote: str, local: str, timeout: float) -> None:
+        part = Path(f"{local}.4fA1b2C3")
+        part.write_bytes(bytes(1000))
+        self.goes_on.wait(60)
+        part.write_bytes(bytes(2000))
+        part.rename(local)
+        self.ended.set()
+
+
+def test_an_abandoned_download_leaves_no_file(tmp_path, monkeypatch):
+    files = source(tmp_path / "cache")
+    slow, target = Slow(), tmp_path / "shard"
+    monkeypatch.setattr(files, "_downloader", slow)
+    monkeypatch.setattr(files, "_timeout", 0.2)
+    with pytest.raises(TimeoutError):
+        files.download("shard", target)
+    assert list(tmp_path.iterdir()) == []
+    slow.goes_on.set()
+    assert slow.ended.wait(60)
+    for _ in range(600):
+        if not target.exists():
+            break
+        threading.Event().wait(0.1)
+    assert list(tmp_path.iterdir()) == []
