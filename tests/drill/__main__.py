@@ -32,9 +32,10 @@ def main(words: list[str]) -> int:
         print(f"{part}: {fault.name} ...", flush=True)
         seen, seconds = rehearse(fault)
         short = seen.what if len(seen.what) <= WIDTH else f"{seen.what[:WIDTH]}…"
-        verdict = "yes" if seen.kept else "NO"
+        kept = seen.kept and seen.in_time
+        verdict = "yes" if kept else "NO" if seen.in_time else "NOT IN TIME"
         table.add_row(part, fault.name, fault.expected, short, f"{seconds:.0f}", str(seen.lost), verdict)
-        if not seen.kept:
+        if not kept:
             broken.append((fault, seen.what))
     Console(width=None if sys.stdout.isatty() else 180).print(table)
     for fault, what in broken:
