@@ -21,6 +21,7 @@ from streaming.base.storage import CloudDownloader
 
 from maskedclip_composer.data.cache import FETCHING
 from maskedclip_composer.data.config import DataConfig, wait_before
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.threads import Stopped, call_within, wait_until
 from maskedclip_composer.errors import UserError
 
@@ -33,9 +34,10 @@ class Source:
     Stock Streaming bounds only a source's silence, and each wait of several: one byte a minute is waited for.
     """
 
-    def __init__(self, key: str, remote: str | None, split: str, folder: Path, data: DataConfig) -> None:
+    def __init__(self, keys: StreamKeys, remote: str | None, split: str, folder: Path, data: DataConfig) -> None:
         """Choose the downloader; raises ValueError where `remote` has a scheme that Streaming does not know."""
-        self.key = key
+        self.key = keys.stream
+        self._keys = keys
         self._url = os.path.join(remote, split) if remote else str(folder)
         self.place = re.sub(r"://[^/@]*@", "://...@", self._url)
         """The same, for people: without a password."""
@@ -135,13 +137,15 @@ class Source:
         attempts = "1 attempt" if tried == 1 else f"{tried} attempts"
         raise UserError(
             f"{self.key}: {what} of {self.place} could not be read intact in {attempts} ({describe(last)}); "
-            f"{self._remedy(last)}, then start again to resume"
+            f"{self._remedy(last)}, then {self._keys.again}"
         ) from last
 
     def _remedy(self, error: Exception | None) -> str:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"free space in {self.folder}, move {self.key}.local, or set data.cache_limit below what is free"
-        slow = "; raise data.download_timeout where the network is slow" if isinstance(error, TimeoutError) else ""
+            limit = f", or set {self._keys.limit} below what is free" if self._keys.limit else ""
+            return f"free space in {self.folder}, or move {self._keys.local}{limit}"
+        is_slow = isinstance(error, TimeoutError) and self._keys.timeout
+        slow = f"; raise {self._keys.timeout} where the network is slow" if is_slow else ""
         return f"check the source, the network and the disk{slow}"
 
 

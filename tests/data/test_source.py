@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskedclip_composer.data.config import DataConfig, StreamConfig
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.source import Source
 from tests.s3 import environment
 
@@ -17,7 +18,7 @@ REMOTE = "s3://shards/set"
 
 def source(folder: Path) -> Source:
     stream = StreamConfig(remote=REMOTE, local=str(folder), batch_size=1)
-    return Source("data.unpaired", REMOTE, "", folder, DataConfig(unpaired=stream))
+    return Source(StreamKeys.of_training("unpaired"), REMOTE, "", folder, DataConfig(unpaired=stream))
 
 
 class Asked(list[tuple[str, tuple[str, int]]]):

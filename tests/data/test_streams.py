@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from maskedclip_composer.data.cache import HeldCache
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.source import Source
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.errors import UserError
@@ -80,7 +81,7 @@ def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch, 
 
 
 def test_a_password_in_an_address_is_not_said(cache):
-    source = Source("data.paired", "sftp://me:hidden@host/set", "", cache, config(cache, cache))
+    source = Source(StreamKeys.of_training("paired"), "sftp://me:hidden@host/set", "", cache, config(cache, cache))
     assert source.place == "sftp://...@host/set/"
 
 
