@@ -26,6 +26,7 @@ from maskedclip_composer.data.index import (
     read_index,
 )
 from maskedclip_composer.data.keys import StreamKeys
+from maskedclip_composer.data.leaders import leaders_first
 from maskedclip_composer.data.reading import QuickReader
 from maskedclip_composer.data.source import Source, find_damage, is_answer
 from maskedclip_composer.data.unpack import unpack
@@ -158,19 +159,25 @@ class GuardedStream(Stream):
         return True
 
 
-def open_streams(data: DataConfig) -> list[GuardedStream]:
+def open_streams(data: DataConfig, *, together: bool = False) -> list[GuardedStream]:
     """Open every stream of `data` and check that its records, sizes and files fit.
+
+    Args:
+        data: The streams.
+        together: Every rank calls: none reads an index in a cache before this start has fetched it.
 
     Raises:
         UserError: Names the stream's key, what is wrong and the remedy.
     """
     world_size = World.detect().num_ranks
-    streams = []
-    for name, config in data.streams().items():
-        stream = GuardedStream(name, config, data)
+
+    def open_all() -> list[GuardedStream]:
+        return [GuardedStream(name, config, data) for name, config in data.streams().items()]
+
+    streams = leaders_first(open_all) if together else open_all()
+    for stream, (name, config) in zip(streams, data.streams().items(), strict=True):
         check_columns(stream.index, name, key=stream.key)
         check_batch_size(stream.index, config.batch_size, world_size, key=stream.key)
         if stream.remote is None:
             check_files(stream.folder, key=stream.key)
-        streams.append(stream)
     return streams
