@@ -80,14 +80,18 @@ class DataConfig:
     shuffle_block_size: int = 262_144  # samples: a sample moves at most about half of this from its shard's place
     # A file that did not arrive intact is fetched again, after 1, 2, 4, ... seconds, at most 60; see `patience`.
     download_retry: int = 5
-    download_timeout: float = 60.0  # seconds that one attempt at one file may take
+    # Seconds that one attempt at one file may take. A shard of data_prep has 64 MiB, so that with 240 s each connection
+    # (of num_workers x ranks that share the line) must give 280 kB/s. `patience` is to stay below trainer.dist_timeout.
+    download_timeout: float = 240.0
     # always: a shard that is there when a run begins is held against its hash before its first use, once in a run;
-    # downloads: only what was just fetched.
+    # downloads: only what was just fetched. A shuffle block has s = shuffle_block_size x bytes of a sample / 64 MiB
+    # shards (262,144 photographs of 100 kB: 391, or 26 GB), of which b samples are in s (1 - (1 - 1/s)^b): a step of
+    # 256 is in 188. Some steps later the whole block has been read: at 500 MB/s after 52 s.
     verify: Literal["always", "downloads"] = "always"
 
     @property
     def patience(self) -> float:
-        """Seconds after which a file that cannot be fetched ends the run, at most: by default 391."""
+        """Seconds after which a file that cannot be fetched ends the run, at most: by default 1471."""
         return (1 + self.download_retry) * self.download_timeout + sum(
             map(wait_before, range(1, 1 + self.download_retry))
         )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
+import numpy as np
 from filelock import FileLock
 from streaming import StreamingDataset
 from streaming.base.constant import TICK
@@ -28,13 +29,18 @@ from maskedclip_composer.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# Bytes that are read so fast that nobody wonders what is going on.
+_SOON_READ = 4 << 30
+
 
 class GuardedDataset(StreamingDataset):
     """Holds the caches of its streams while it lives; a failure in any loader process of the rank is known to all."""
 
     def __init__(self, streams: Sequence[GuardedStream], *, data: DataConfig, **options: Any) -> None:
         is_leader = World.detect().is_local_leader
-        self._held = [HeldCache(stream.folder, stream.key) for stream in streams if stream.remote and is_leader]
+        # In one order, whichever stream is which: two runs that want both would each hold one, and both be refused.
+        cached = sorted((stream for stream in streams if stream.remote), key=lambda stream: stream.folder.resolve())
+        self._held = [HeldCache(stream.folder, stream.key) for stream in cached] if is_leader else []
         try:
             with naming_alone():
                 for held in self._held:
@@ -71,7 +77,15 @@ class GuardedDataset(StreamingDataset):
         if verify == "always":
             times: Any = self._shard_access_times
             states: Any = self._shard_states
-            times.numpy()[states.numpy() == _ShardState.LOCAL] = NOT_VERIFIED
+            present = np.flatnonzero(states.numpy() == _ShardState.LOCAL)
+            times.numpy()[present] = NOT_VERIFIED
+            if (size := sum(self.shards[shard_id].get_raw_size() for shard_id in present)) > _SOON_READ:
+                log.warning(
+                    "data: %d shards of %.1f GB that are already here are verified as they are needed, those of the "
+                    "first shuffle block before or soon after the first batch; data.verify=downloads leaves this out",
+                    len(present),
+                    size / 1e9,
+                )
 
     def get_item(self, sample_id: int, retry: int = 7) -> Any:
         """Return a record; where the cache has no limit, without noting when its shard was last used."""
@@ -90,9 +104,13 @@ class GuardedDataset(StreamingDataset):
             if not hasattr(self, "_cache_filelock"):  # not earlier: it cannot be pickled
                 self._cache_filelock = FileLock(self._cache_filelock_path)
             with self._cache_filelock:
-                if self._is_distrusted(shard_id):
-                    self._shard_states[shard_id] = _ShardState.REMOTE
-            super().prepare_shard(shard_id, blocking)
+                distrusted = self._is_distrusted(shard_id)
+                if distrusted:
+                    self._shard_states[shard_id] = _ShardState.PREPARING
+            if distrusted:
+                self._verify_shard(shard_id)
+            else:
+                super().prepare_shard(shard_id, blocking)
         except Exception as error:
             # Streaming leaves the shard in preparation, and the lock taken when the eviction fails.
             if self._cache_filelock.is_locked:
@@ -106,6 +124,20 @@ class GuardedDataset(StreamingDataset):
                 )
             self._failure.record(error)
             raise error from error.__cause__
+
+    def _verify_shard(self, shard_id: int) -> None:
+        """Verify a shard where it lies, as it is being prepared: its bytes are counted, and need no room made."""
+        shard = self.shards[shard_id]
+        raw, packed = shard.file_pairs[0]
+        if self.cache_limit and packed is not None and not (self.stream_of(shard_id).folder / raw.basename).is_file():
+            with self._cache_filelock:  # it grows as it is unpacked
+                while self.cache_limit < self.cache_usage + raw.bytes:
+                    self._evict_coldest_shard()
+        change = self.stream_of(shard_id).prepare_shard(shard)
+        with self._cache_filelock:
+            self.cache_usage += change
+            self._shard_access_times[shard_id] = time.time_ns()
+            self._shard_states[shard_id] = _ShardState.LOCAL
 
     def is_absent(self, shard_id: int) -> bool:
         """Whether nobody has made a shard available, nor is about to."""

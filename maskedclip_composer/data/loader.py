@@ -192,7 +192,7 @@ def build_loader(
         )
         pad_id = tokenizer.pad_token_id or 0  # masked out, so any id serves where the tokenizer has none
     transform = SampleTransform(config, sampler, grid)
-    dataset = JointDataset(open_streams(config), transform=transform, data=config, seed=seed)
+    dataset = JointDataset(open_streams(config, together=True), transform=transform, data=config, seed=seed)
     loader = DataLoader(
         dataset,
         batch_size=dataset.batch_size,

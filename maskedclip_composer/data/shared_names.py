@@ -25,10 +25,12 @@ log = logging.getLogger(__name__)
 # Where POSIX shared memory lies on Linux; other systems show no such folder.
 SHM = Path("/dev/shm")
 PATIENCE = 30.0
+# Who opens its data waits meanwhile for its ranks on other machines, which may be waiting for their store.
+TURN = 600.0
 
 
 @contextmanager
-def naming_alone(patience: float = PATIENCE) -> Iterator[None]:
+def naming_alone(patience: float = PATIENCE, turn: float = TURN) -> Iterator[None]:
     """Hold the machine's lock while a StreamingDataset is constructed.
 
     Streaming looks for a free number and then takes it: of two runs that start at the same instant one would die of
@@ -37,15 +39,17 @@ def naming_alone(patience: float = PATIENCE) -> Iterator[None]:
 
     Args:
         patience: Seconds to wait for what a killed run has left to go.
+        turn: Seconds to wait for another run that is opening its data.
 
     Raises:
-        UserError: Left-over shared memory makes every number unusable.
+        UserError: Another run keeps the lock, for example a stopped one; or left-over shared memory makes every
+            number unusable.
     """
     leader = World.detect().is_local_leader
     descriptor = os.open(SHM if SHM.is_dir() else tempfile.gettempdir(), os.O_RDONLY) if leader else None
     try:
         if descriptor is not None:
-            _lock(descriptor)
+            _lock(descriptor, turn)
             _wait_for_free_name(patience)
         if distributed.is_available() and distributed.is_initialized():
             distributed.barrier()
@@ -55,12 +59,36 @@ def naming_alone(patience: float = PATIENCE) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.warning("another run of this machine is opening its data; waiting for it")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _lock(descriptor: int, turn: float) -> None:
+    deadline = time.monotonic() + turn
+    warned = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = _holder(descriptor)
+        if not warned:
+            log.warning("another run of this machine (%s) is opening its data; waiting at most %g s", holder, turn)
+            warned = True
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"data: another run of this machine ({holder}) has been opening its data for more than {turn:g} s; "
+                "end it, or let it go on where it was stopped (kill -CONT), then start again"
+            )
+        time.sleep(TICK)
+
+
+def _holder(descriptor: int) -> str:
+    """Name the process that took the lock, by Linux's list of locks."""
+    of = os.fstat(descriptor)
+    file = f"{os.major(of.st_dev):02x}:{os.minor(of.st_dev):02x}:{of.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, *lock = line.split()  # FLOCK ADVISORY WRITE 1234 00:1a:1 0 EOF; of one that waits "->" comes before
+            if lock[0] == "FLOCK" and lock[4] == file:
+                return f"process {lock[3]}"
+    return "process unknown"
 
 
 def _wait_for_free_name(patience: float) -> None:

@@ -4,10 +4,12 @@ Leans on the downloaders of mosaicml-streaming 0.13.0.
 """
 
 import errno
+import glob
 import hashlib
 import logging
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from streaming.base.storage import CloudDownloader
 
 from maskedclip_composer.data.cache import FETCHING
 from maskedclip_composer.data.config import DataConfig, wait_before
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.threads import Stopped, call_within, wait_until
 from maskedclip_composer.errors import UserError
 
@@ -31,9 +34,10 @@ class Source:
     Stock Streaming bounds only a source's silence, and each wait of several: one byte a minute is waited for.
     """
 
-    def __init__(self, key: str, remote: str | None, split: str, folder: Path, data: DataConfig) -> None:
+    def __init__(self, keys: StreamKeys, remote: str | None, split: str, folder: Path, data: DataConfig) -> None:
         """Choose the downloader; raises ValueError where `remote` has a scheme that Streaming does not know."""
-        self.key = key
+        self.key = keys.stream
+        self._keys = keys
         self._url = os.path.join(remote, split) if remote else str(folder)
         self.place = re.sub(r"://[^/@]*@", "://...@", self._url)
         """The same, for people: without a password."""
@@ -42,6 +46,7 @@ class Source:
         self._attempts = 1 + data.download_retry if remote else 1
         self._timeout = data.download_timeout
         self._downloader = CloudDownloader.get(remote)
+        self._owner = os.getpid()
         self.is_stopped: Callable[[], bool] = _never
         """Whether the run has failed elsewhere: then no download is waited for."""
 
@@ -79,15 +84,26 @@ class Source:
 
     def download(self, name: str, target: Path) -> None:
         """Download a file within `data.download_timeout` seconds; raises what the downloader does, or TimeoutError."""
+        if self._owner != os.getpid():
+            # A forked loader process: a kept connection would be its parent's and its siblings' too, and each would
+            # get the others' bytes.
+            self._downloader, self._owner = CloudDownloader.get(self._remote), os.getpid()
         source = os.path.join(self._url, name)
         downloader = self._downloader
+        left = threading.Event()
+
+        def download() -> None:
+            try:
+                downloader.download(source, str(target), timeout=self._timeout)
+            finally:
+                if left.is_set():  # nobody is going to fetch it
+                    _remove(target)
+
         try:
-            call_within(
-                self._timeout,
-                lambda: downloader.download(source, str(target), timeout=self._timeout),
-                self.is_stopped,
-            )
+            call_within(self._timeout, download, self.is_stopped)
         except BaseException:
+            left.set()
+            _remove(target)
             # A new connection, and new credentials where they are kept in a file. What still runs has the old one.
             self._downloader = CloudDownloader.get(self._remote)
             raise
@@ -121,14 +137,22 @@ class Source:
         attempts = "1 attempt" if tried == 1 else f"{tried} attempts"
         raise UserError(
             f"{self.key}: {what} of {self.place} could not be read intact in {attempts} ({describe(last)}); "
-            f"{self._remedy(last)}, then start again to resume"
+            f"{self._remedy(last)}, then {self._keys.again}"
         ) from last
 
     def _remedy(self, error: Exception | None) -> str:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"free space in {self.folder}, move {self.key}.local, or set data.cache_limit below what is free"
-        slow = "; raise data.download_timeout where the network is slow" if isinstance(error, TimeoutError) else ""
+            limit = f", or set {self._keys.limit} below what is free" if self._keys.limit else ""
+            return f"free space in {self.folder}, or move {self._keys.local}{limit}"
+        is_slow = isinstance(error, TimeoutError) and self._keys.timeout
+        slow = f"; raise {self._keys.timeout} where the network is slow" if is_slow else ""
         return f"check the source, the network and the disk{slow}"
+
+
+def _remove(target: Path) -> None:
+    """Remove what there is of a file, also under the longer name that boto3 gives it until it is whole."""
+    for part in target.parent.glob(f"{glob.escape(target.name)}*"):
+        part.unlink(missing_ok=True)
 
 
 def _never() -> bool:

@@ -25,6 +25,8 @@ from maskedclip_composer.data.index import (
     parse_index,
     read_index,
 )
+from maskedclip_composer.data.keys import StreamKeys
+from maskedclip_composer.data.leaders import leaders_first
 from maskedclip_composer.data.reading import QuickReader
 from maskedclip_composer.data.source import Source, find_damage, is_answer
 from maskedclip_composer.data.unpack import unpack
@@ -40,19 +42,20 @@ class GuardedStream(Stream):
     what is in the cache or read in place when a run begins is never verified.
     """
 
-    def __init__(self, name: str, config: StreamConfig, data: DataConfig, *, key: str | None = None) -> None:
+    def __init__(self, name: str, config: StreamConfig, data: DataConfig, *, keys: StreamKeys | None = None) -> None:
         remote, local = config.location()
         self.name = name
-        self.key = key or f"data.{name}"
+        self._keys = keys or StreamKeys.of_training(name)
+        self.key = self._keys.stream
         try:
             super().__init__(remote=remote, local=local, split=config.split, download_retry=1, keep_zip=False)
         except ValueError as error:
             raise UserError(
-                f"{self.key}.remote = {remote}: {error}; Streaming reads s3, gs, azure, oci, hf, ..."
+                f"{self._keys.remote} = {remote}: {error}; Streaming reads s3, gs, azure, oci, hf, ..."
             ) from error
         self.batch_size = config.batch_size
         self.folder = Path(self.local, self.split)
-        self._files = Source(self.key, remote, self.split, self.folder, data)
+        self._files = Source(self._keys, remote, self.split, self.folder, data)
         self.source = self._files.place
         self._patience = data.patience
         self.index: Index = self._open_index()
@@ -138,13 +141,13 @@ class GuardedStream(Stream):
         if path.exists() and path.read_bytes() != content and self._is_index(path):
             raise UserError(
                 f"{self.key}: the cache {self.folder} holds another version of {self.source}; "
-                f"delete that folder or set {self.key}.local to a new one"
+                f"delete that folder or set {self._keys.local} to a new one"
             )
         try:
             self._files.place_content(content, path)
         except OSError as error:
             raise UserError(
-                f"{self.key}.local = {self.folder}: cannot be written ({error}); set it to another folder"
+                f"{self._keys.local} = {self.folder}: cannot be written ({error}); set it to another folder"
             ) from error
         return index
 
@@ -156,19 +159,25 @@ class GuardedStream(Stream):
         return True
 
 
-def open_streams(data: DataConfig) -> list[GuardedStream]:
+def open_streams(data: DataConfig, *, together: bool = False) -> list[GuardedStream]:
     """Open every stream of `data` and check that its records, sizes and files fit.
+
+    Args:
+        data: The streams.
+        together: Every rank calls: none reads an index in a cache before this start has fetched it.
 
     Raises:
         UserError: Names the stream's key, what is wrong and the remedy.
     """
     world_size = World.detect().num_ranks
-    streams = []
-    for name, config in data.streams().items():
-        stream = GuardedStream(name, config, data)
+
+    def open_all() -> list[GuardedStream]:
+        return [GuardedStream(name, config, data) for name, config in data.streams().items()]
+
+    streams = leaders_first(open_all) if together else open_all()
+    for stream, (name, config) in zip(streams, data.streams().items(), strict=True):
         check_columns(stream.index, name, key=stream.key)
         check_batch_size(stream.index, config.batch_size, world_size, key=stream.key)
         if stream.remote is None:
             check_files(stream.folder, key=stream.key)
-        streams.append(stream)
     return streams

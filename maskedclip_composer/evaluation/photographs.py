@@ -13,6 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.index import read_index
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.streams import GuardedStream
 from maskedclip_composer.data.subsets import patient_key
 from maskedclip_composer.errors import UserError
@@ -161,13 +162,18 @@ def _fetch(remote: str, cache: str) -> Path:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         try:
             config = StreamConfig(remote=remote, local=str(local), batch_size=1)
-            stream = GuardedStream(remote, config, DataConfig(unpaired=config), key=redact_text(remote))
+            keys = StreamKeys(stream=redact_text(remote), remote="data", local="data_cache")
+            stream = GuardedStream(remote, config, DataConfig(unpaired=config), keys=keys)
             for shard in stream.get_shards(World.detect(), False):
                 stream.prepare_shard(shard)
+        except UserError as error:  # says what to do
+            failure = str(error)
         except Exception as error:  # each cloud's client has errors of its own
-            failure = f"{type(error).__name__}: {error}"
+            failure = (
+                f"{remote} could not be read ({type(error).__name__}: {error}).\n"
+                "Check the address, the credentials and the network."
+            )
     failure = next((text for text in gather_objects(failure) if text), None)
     if failure:
-        reason = redact_text(f"{remote} could not be read ({failure}).")
-        raise UserError(f"{reason}\nCheck the address, the credentials and the network.")
+        raise UserError(redact_text(failure))
     return local

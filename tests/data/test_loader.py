@@ -216,7 +216,7 @@ def test_composer_resumes_within_and_at_the_end_of_an_epoch(sets, tokenizer, tmp
 
 
 RANK_SCRIPT = """
-import json, sys
+import json, sys, time
 from torch import distributed as dist
 dist.init_process_group("gloo")
 from torch.utils.data import DataLoader
@@ -224,15 +224,23 @@ from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
 from maskedclip_composer.data.streams import open_streams
 streams = {"paired": (sys.argv[1], 4), "unpaired": (sys.argv[2], 6)}
-data = DataConfig(**{name: StreamConfig(remote=at, batch_size=size) for name, (at, size) in streams.items()})
-dataset = JointDataset(open_streams(data), transform=lambda r, s, i, g: [s, i, g.random()], data=data, seed=7)
+data = DataConfig(
+    **{
+        name: StreamConfig(remote=at, local=f"{sys.argv[3]}/{name}", batch_size=size)
+        for name, (at, size) in streams.items()
+    }
+)
+if dist.get_rank() == 0:
+    time.sleep(1)  # the other is not to take the cache's index for that of this start
+streams = open_streams(data, together=True)
+dataset = JointDataset(streams, transform=lambda r, s, i, g: [s, i, g.random()], data=data, seed=7)
 loader = DataLoader(dataset, batch_size=dataset.batch_size, collate_fn=list, num_workers=1)
 print(json.dumps(list(loader)), flush=True)
 dist.destroy_process_group()
 """
 
 
-def run_ranks(count: int, sets: dict[str, Path], port: int) -> list[list]:
+def run_ranks(count: int, sets: dict[str, Path], port: int, cache: Path) -> list[list]:
     environment = os.environ | {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
@@ -241,7 +249,7 @@ def run_ranks(count: int, sets: dict[str, Path], port: int) -> list[list]:
     }
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK_SCRIPT, str(sets["paired"]), str(sets["unpaired"])],
+            [sys.executable, "-c", RANK_SCRIPT, str(sets["paired"]), str(sets["unpaired"]), str(cache)],
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -260,8 +268,11 @@ def unused_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_two_processes_share_the_steps_of_one(sets, unused_port):
-    first, second = run_ranks(2, sets, unused_port)
+def test_two_processes_share_the_steps_of_one(sets, unused_port, tmp_path):
+    for kind in sets:
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "index.json").write_text("{")  # half of one, of a run that died
+    first, second = run_ranks(2, sets, unused_port, tmp_path)
     config = data_config(sets)
     dataset = JointDataset(open_streams(config), transform=lambda r, s, i, g: [s, i, g.random()], data=config, seed=7)
     alone = list(DataLoader(dataset, batch_size=dataset.batch_size, collate_fn=list))

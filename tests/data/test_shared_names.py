@@ -1,6 +1,7 @@
 """Runs that open their data at the same instant, and what a killed run leaves of Streaming's shared memory."""
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from streaming.base.constant import BARRIER, LOCALS, SHM_TO_CLEAN
 
-from maskedclip_composer.data.shared_names import _first_free, naming_alone
+from maskedclip_composer.data.shared_names import SHM, _first_free, naming_alone
 from maskedclip_composer.errors import UserError
 
 OPENER = """
@@ -63,6 +64,22 @@ def test_what_a_killed_run_left_is_named(leftovers):
         naming_alone(patience=0.1),
     ):
         raise AssertionError("the number is in use")
+
+
+def test_a_run_that_keeps_its_turn_is_named():
+    """As a stopped one does."""
+    kept = os.open(SHM, os.O_RDONLY)
+    fcntl.flock(kept, fcntl.LOCK_EX)
+    try:
+        with (
+            pytest.raises(UserError, match=rf"another run of this machine \(process {os.getpid()}\).*end it"),
+            naming_alone(turn=0.0),
+        ):
+            raise AssertionError("the lock is taken")
+    finally:
+        os.close(kept)
+    with naming_alone(turn=0.0):
+        pass
 
 
 def test_waits_while_a_killed_run_is_being_removed(leftovers):

@@ -1,13 +1,15 @@
 import gc
+import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
 
+from maskedclip_composer.data.cache import HeldCache
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.joint import JointDataset
+from maskedclip_composer.data.keys import StreamKeys
 from maskedclip_composer.data.source import Source
 from maskedclip_composer.data.streams import open_streams
 from maskedclip_composer.errors import UserError
@@ -29,10 +31,8 @@ def read_epoch(data: DataConfig, workers: int = 0, transform=lambda record, *_: 
 
 
 def failure(data: DataConfig, workers: int = 0) -> str:
-    start = time.monotonic()
     with pytest.raises(UserError) as caught:
         read_epoch(data, workers)
-    assert time.monotonic() - start < 20
     said = str(caught.value)
     # The traceback keeps the data set alive, and with it Streaming's claim on the cache folder: a restart would not.
     del caught
@@ -81,7 +81,7 @@ def test_a_fetch_is_repeated_as_often_as_configured(remote, cache, monkeypatch, 
 
 
 def test_a_password_in_an_address_is_not_said(cache):
-    source = Source("data.paired", "sftp://me:hidden@host/set", "", cache, config(cache, cache))
+    source = Source(StreamKeys.of_training("paired"), "sftp://me:hidden@host/set", "", cache, config(cache, cache))
     assert source.place == "sftp://...@host/set/"
 
 
@@ -117,6 +117,28 @@ def test_a_limited_cache_stays_below_its_limit_and_gives_every_sample(tmp_path, 
     assert 0 < largest <= limit
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_limited_cache_is_verified_without_being_emptied(tmp_path, cache, write_set, monkeypatch, compression):
+    remote = write_set(tmp_path / "remote", "unpaired", 40, compression=compression)
+    assert len(set(read_epoch(config(remote, cache)))) == 40
+    gc.collect()
+    shards = [file.stat().st_size for file in cache.glob("shard.*.mds")]
+    damaged = cache / "shard.00001.mds"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    fetched, fetch = [], Source.fetch
+
+    def noted(self, file, target, *how):
+        fetched.append(target.name)
+        fetch(self, file, target, *how)
+
+    monkeypatch.setattr(Source, "fetch", noted)
+    monkeypatch.setattr("maskedclip_composer.data.source.wait_before", lambda retry: 0.0)
+    # There is room for all of it, but not for one shard more.
+    limit = sum(shards) + (cache / "index.json").stat().st_size + min(shards) // 2
+    assert len(set(read_epoch(config(remote, cache, cache_limit=str(limit))))) == 40
+    assert fetched == [damaged.name]
+
+
 @pytest.mark.parametrize("limit", ["1kb", "many"])
 def test_an_impossible_cache_limit_is_named(remote, cache, limit):
     assert f"data.cache_limit = {limit}" in failure(config(remote, cache, cache_limit=limit))
@@ -150,6 +172,34 @@ def test_what_is_verified_once_is_not_verified_again(remote, monkeypatch):
     looked_at.clear()
     read_epoch(DataConfig(unpaired=StreamConfig(remote=str(remote), batch_size=BATCH), verify="downloads"))
     assert looked_at == []
+
+
+def test_verifying_much_is_said(remote, monkeypatch, caplog):
+    data = DataConfig(unpaired=StreamConfig(remote=str(remote), batch_size=BATCH))
+    read_epoch(data)
+    assert "are verified" not in caplog.text
+    monkeypatch.setattr("maskedclip_composer.data.guarded._SOON_READ", 1000)
+    read_epoch(data)
+    assert re.search(r"\d+ shards of 0\.0 GB that are already here are verified", caplog.text)
+
+
+def test_two_runs_that_exchange_their_caches_take_them_in_one_order(sets, tmp_path, monkeypatch):
+    taken = []
+
+    class Noted(HeldCache):
+        def __init__(self, folder: Path, key: str) -> None:
+            taken.append(folder.name)
+            super().__init__(folder, key)
+
+    monkeypatch.setattr("maskedclip_composer.data.guarded.HeldCache", Noted)
+    for folders in ("ab", "ba"):
+        streams = {
+            kind: StreamConfig(remote=str(sets[kind]), local=str(tmp_path / folders / at), batch_size=BATCH)
+            for kind, at in zip(("paired", "unpaired"), folders, strict=True)
+        }
+        data = DataConfig(**streams)
+        JointDataset(open_streams(data), transform=lambda *_: None, data=data, seed=0)
+    assert taken == ["a", "b", "a", "b"]
 
 
 def test_the_stated_patience_is_that_of_the_attempts():

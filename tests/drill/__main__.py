@@ -36,11 +36,12 @@ def main(words: list[str]) -> int:
     for number, (part, fault) in enumerate(chosen, 1):
         print(f"{number}/{len(chosen)} {part}: {fault.name} ... ", end="", file=sys.stderr, flush=True)
         seen, seconds = rehearse(fault)
-        verdict = "yes" if seen.kept else "NO"
-        print(f"{'kept' if seen.kept else 'BROKEN'}, {seconds:.0f} s", file=sys.stderr, flush=True)
+        kept = seen.kept and seen.in_time
+        verdict = "yes" if kept else "NO" if seen.in_time else "NOT IN TIME"
+        print(f"{'kept' if kept else 'BROKEN'}, {seconds:.0f} s", file=sys.stderr, flush=True)
         short = seen.what if len(seen.what) <= WIDTH else f"{seen.what[:WIDTH]}…"
         rows.append((part, fault.name, fault.expected, short, f"{seconds:.0f}", str(seen.lost), verdict))
-        if not seen.kept:
+        if not kept:
             broken.append((fault, seen.what))
     _print_table(rows)
     for fault, what in broken:

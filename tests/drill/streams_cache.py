@@ -54,7 +54,7 @@ def truncate(at: Path) -> None:
 
 def in_place(folder: Path, *, damage: Callable[[Path], None], says: tuple[str, ...], at_batch: int = 0) -> Seen:
     """Damage a shard that is read in place, before or while it is; bring it back and read on."""
-    what, lost, kept = "", 0, True
+    what, lost, kept, in_time = "", 0, True, True
     for workers in (0, 2):
         at = write_shards(folder / f"set{workers}")
         whole = (at / SHARD).read_bytes()
@@ -64,17 +64,17 @@ def in_place(folder: Path, *, damage: Callable[[Path], None], says: tuple[str, .
         else:
             damage(at)
         said = epoch.go_on()
-        in_time = epoch.seconds < SLACK
+        in_time &= epoch.seconds < SLACK
         (at / SHARD).write_bytes(whole)
         epoch.each = lambda batches: None
         again = epoch.go_on()
-        fine = said is not None and all(word in said for word in says) and in_time and again is None
+        fine = said is not None and all(word in said for word in says) and again is None
         what = what or str(said)
         lost += epoch.lost
         kept &= fine and epoch.is_whole
         if not fine:
             what = f"with {workers} loader processes: {said}; then: {again}"
-    return Seen(what=what, lost=lost, kept=kept)
+    return Seen(what=what, lost=lost, kept=kept, in_time=in_time)
 
 
 def remove(at: Path) -> None:
@@ -93,7 +93,7 @@ def disk_is_full(folder: Path) -> Seen:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(at)], check=True)
     with faulty_s3() as s3:
         s3.fill(write_shards(folder / "set"))
-        what, lost, kept = "", 0, True
+        what, lost, kept, in_time = "", 0, True, True
         for workers in (0, 2):
             epoch = Epoch(data=config(at), workers=workers)
             said = epoch.go_on()
@@ -104,7 +104,8 @@ def disk_is_full(folder: Path) -> Seen:
                 and "No space left on device" in said
                 and f"free space in {at}" in said
             )
-            kept &= fine and epoch.was_in_time
+            kept &= fine
+            in_time &= epoch.was_in_time
             subprocess.run(["mount", "-o", "remount,size=1m", str(at)], check=True)
             again = epoch.go_on()
             kept &= again is None and epoch.is_whole
@@ -112,7 +113,7 @@ def disk_is_full(folder: Path) -> Seen:
             for file in at.glob("shard*"):
                 file.unlink()
             subprocess.run(["mount", "-o", "remount,size=32k", str(at)], check=True)
-    return Seen(what=what, lost=lost, kept=kept)
+    return Seen(what=what, lost=lost, kept=kept, in_time=in_time)
 
 
 def limit_is_too_small(folder: Path) -> Seen:

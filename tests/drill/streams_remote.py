@@ -44,13 +44,14 @@ def stops(
     """Read an epoch under these rules or with a changed object; mend it and read on."""
     with faulty_s3() as s3:
         s3.fill(write_shards(folder / "set", **written or {}))
-        what, lost, kept = "", 0, True
+        what, lost, kept, in_time = "", 0, True, True
         for workers in (0, 2):
             s3.obey(*rules)
             epoch = Epoch(data=config(folder / f"cache{workers}", **keys), workers=workers)
             with _changed(s3, object_, change):
                 said = epoch.go_on()
-            in_time, seconds = epoch.was_in_time, epoch.seconds
+            seconds = epoch.seconds
+            in_time &= epoch.was_in_time
             s3.obey()
             # Anew where the index in the cache is another one.
             epoch.data = config(
@@ -60,10 +61,10 @@ def stops(
             again = epoch.go_on()
             what = what or f"{said} (after {seconds:.0f} s)"
             lost += epoch.lost
-            fine = said is not None and all(word in said for word in says) and in_time
+            fine = said is not None and all(word in said for word in says)
             if not fine or again is not None or not epoch.is_whole:
                 what, kept = f"with {workers} loader processes: {said} (after {seconds:.0f} s); then: {again}", False
-    return Seen(what=what, lost=lost, kept=kept)
+    return Seen(what=what, lost=lost, kept=kept, in_time=in_time)
 
 
 class _changed:

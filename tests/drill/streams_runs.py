@@ -101,10 +101,11 @@ def loader_process_is_killed(folder: Path) -> Seen:
 
     epoch.each = each
     said = epoch.go_on()
+    in_time = epoch.seconds < SLACK
     epoch.each = lambda batches: None
     again = epoch.go_on()
-    kept = said is not None and "DataLoader worker" in said and epoch.seconds < SLACK and again is None
-    return Seen(what=str(said), lost=epoch.lost, kept=kept and epoch.is_whole)
+    kept = said is not None and "DataLoader worker" in said and again is None
+    return Seen(what=str(said), lost=epoch.lost, kept=kept and epoch.is_whole, in_time=in_time)
 
 
 def _rank(rank: int, port: int, epoch: Epoch, answer: Connection) -> None:
@@ -161,8 +162,10 @@ def two_ranks(folder: Path) -> Seen:
     both = Epoch(data=data, workers=1, read=[source for epoch in epochs for source in epoch.read])
     named = all(message is not None and SHARD in message for message in said)
     # The second may begin with the shard when the first has given up.
-    kept = named and seconds < 2 * data.patience + SLACK and then == [None, None] and both.is_whole
-    return Seen(what=f"{said[0]}; the other rank: {said[1]}; then {then}", lost=both.lost, kept=kept)
+    in_time = seconds < 2 * data.patience + SLACK
+    kept = named and then == [None, None] and both.is_whole
+    what = f"{said[0]}; the other rank: {said[1]}; then {then}"
+    return Seen(what=what, lost=both.lost, kept=kept, in_time=in_time)
 
 
 FAULTS = [

@@ -89,21 +89,22 @@ def train_under_fault(folder: Path, *, rule: Rule, goes_on: bool) -> Seen:
         status, said = _train(folder, "broken")
         seconds = time.monotonic() - start
         what = f"exit status {status} after {seconds:.0f} s"
-        kept = (status == 0) == goes_on
+        kept, in_time = (status == 0) == goes_on, True
         if not goes_on:
             message = said.rpartition("train.py: error")[2].strip()
             done = len(_steps(folder, "broken"))
             what += f" and {done} steps: {message}"
             kept &= status == 2 and said.count("train.py: error") == 1 and "Traceback" not in said
             kept &= "shard" in message and "Could not connect" in message and done < STEPS
-            kept &= seconds < PATIENCE + START + SLACK
+            in_time = seconds < PATIENCE + START + SLACK
             s3.obey()
             status, said = _train(folder, "broken")
             what += f"; then exit status {status}"
             kept &= status == 0
     equal = status == 0 and _is_equal(folder, "whole", "broken")
     what += f"; weights as without the fault: {'yes' if equal else 'no'}"
-    return Seen(what=what, lost=_lost(folder, "broken"), kept=kept and equal and not _lost(folder, "broken"))
+    lost = _lost(folder, "broken")
+    return Seen(what=what, lost=lost, kept=kept and equal and not lost, in_time=in_time)
 
 
 FAULTS = [

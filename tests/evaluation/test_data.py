@@ -1,11 +1,15 @@
+import errno
 import hashlib
+import re
 import shutil
 import tracemalloc
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from streaming import MDSWriter
 
+from maskedclip_composer.data.source import Source
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.data import load_labelled
 from maskedclip_composer.evaluation.kinds import Amount
@@ -73,8 +77,31 @@ def test_compressed_shards_are_unpacked_into_the_cache_alone(tmp_path):
 def test_a_url_needs_a_cache_and_a_failing_one_is_said(tmp_path):
     with pytest.raises(UserError, match="data_cache"):
         load_labelled("s3://bucket/set")
-    with pytest.raises(UserError, match="could not be read"):
+    with pytest.raises(UserError, match=r"data = gopher://host/set/train: "):
         load_labelled("gopher://host/set", cache=str(tmp_path / "cache"))
+
+
+def test_a_set_that_cannot_be_fetched_is_told_with_the_keys_of_an_evaluation(tmp_path, monkeypatch):
+    rng = np.random.default_rng(2)
+    for split in SIZES:
+        write_mds(
+            tmp_path / "set" / split, list(LABELS), [photograph(label, rng) for label in LABELS], compression="zstd"
+        )
+    next((tmp_path / "set" / "train").glob("*.mds.zstd")).write_bytes(b"x")
+    monkeypatch.setattr("maskedclip_composer.data.source.wait_before", lambda retry: 0.0)
+    said = []
+    for cause in (None, TimeoutError("slow"), OSError(errno.ENOSPC, "full")):
+        if cause is not None:
+            monkeypatch.setattr(Source, "download", Mock(side_effect=cause))
+        with pytest.raises(UserError) as caught:
+            load_labelled(str(tmp_path / "set"), cache=str(tmp_path / "cache"))
+        said.append(str(caught.value))
+    assert "Checksum failure: 1 bytes in place of" in said[0]
+    assert "move data_cache" in said[2]
+    for message in said:
+        assert message.startswith(f"{tmp_path / 'set' / 'train'}: ")
+        assert message.endswith("then start again")
+        assert not re.search(r"data\.|\.local|to resume|UserError", message)
 
 
 def test_missing_split(folders):

@@ -172,6 +172,7 @@ def test_documented_commands_name_files_that_exist():
     named = {
         (text.name, match)
         for text in texts
+        if text.name != "reliability_sources.md"  # it names other projects' files
         for match in re.findall(
             r"(?<![\w/.{}<-])((?:yamls|benchmarks|docs)/[\w/.-]+\.(?:yaml|py|sh|md))", text.read_text()
         )

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 import train
 from maskedclip_composer.algorithms.ema_teacher import unwrap
-from maskedclip_composer.build import build_trainer
+from maskedclip_composer.build import DIST_TIMEOUT, build_trainer
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
+from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.export.encoder import load_encoder
 from maskedclip_composer.models.block import TokenBlock
 from tests.training.conftest import DEBUG
@@ -101,3 +102,7 @@ def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]):
     assert train.main(["--help"]) == 0
     assert "composer train.py FILE.yaml" in capsys.readouterr().out
     assert train.main([]) == 2
+
+
+def test_a_store_that_fails_one_rank_is_named_before_the_others_give_up_waiting():
+    assert DataConfig(unpaired=StreamConfig(remote="x", batch_size=1)).patience < DIST_TIMEOUT
