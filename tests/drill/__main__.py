@@ -8,6 +8,8 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # bit for bit is promised on a CPU
+# Python's tracker of shared memory tells at the end what killed runs have left, which is what was rehearsed.
+os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
 
 from rich.console import Console
 from rich.markup import escape
