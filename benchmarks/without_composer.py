@@ -27,5 +27,5 @@ class _StandIn(ModuleType):
 
 
 if importlib.util.find_spec("composer") is None:
-    for module in ("composer", "composer.core", "composer.loggers", "composer.models"):
+    for module in ("composer", "composer.core", "composer.loggers", "composer.models", "composer.utils"):
         sys.modules[module] = _StandIn(module)
