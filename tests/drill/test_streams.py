@@ -6,17 +6,11 @@ from tests.drill.fault import Fault, rehearse
 from tests.drill.streams import FAULTS
 
 QUICK = (
-    "the store refuses connections for good, mid-epoch",
-    "the store sends ten bytes a second",
     "a byte of a shard is flipped in the store",
     "a shard would be written outside the cache (../..)",
     "a byte is flipped in the cache between two runs",
-    "a limited cache is wiped while running",
-    "a byte is flipped in a shard that is read in place",
     "two runs on one cache",
-    "a run starts while the one before on its cache is being killed",
     "stale shared memory of a killed run",
-    "a shard is missing, on two ranks",
 )
 
 
