@@ -170,13 +170,10 @@ def find_damage(path: Path, file: FileInfo, hash_name: str | None) -> str | None
 
 
 def _digest(path: Path, hash_name: str) -> str:
-    """Hash a file piece by piece: what has been hashed is still in the processor's cache, and no memory is claimed."""
-    digest = getattr(xxhash, hash_name)() if hash_name in xxhash.algorithms_available else hashlib.new(hash_name)
-    piece = bytearray(1 << 18)
+    """Hash a file piece by piece, so that no memory is claimed."""
+    kind = getattr(xxhash, hash_name) if hash_name in xxhash.algorithms_available else hash_name
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(piece):
-            digest.update(memoryview(piece)[:count])
-    return digest.hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def describe(error: Exception | None) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,16 @@ def test_a_failure_is_told_with_the_end_of_its_log_and_the_others_have_their_tur
     assert execute([job("b"), job("evaluation")], again="the command") == 0
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Listen to SIGHUP, which nohup keeps away from the suite, and then rightly from its commands."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("number", "deaf"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)])
+@pytest.mark.usefixtures("heard")
 def test_an_interruption_ends_the_command_and_says_how_to_continue(job, capsys, monkeypatch, number: int, deaf: bool):
     monkeypatch.setattr(child, "INTERVAL", 0.05)
     monkeypatch.setattr(child, "GRACE", 1.0 if deaf else 60.0)
