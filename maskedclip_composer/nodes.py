@@ -1,6 +1,5 @@
 """What the machines of one run must share, and what each must have for itself; checked before anything is written."""
 
-import os
 import socket
 import time
 import uuid
@@ -10,6 +9,7 @@ from composer.utils import dist
 
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.rank_board import node
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SHM = Path("/dev/shm")
@@ -42,11 +42,11 @@ def _refuse_one_machine() -> None:
     The two would wait for each other until `trainer.dist_timeout`.
     """
     # The number of a tmpfs is its own on a running kernel; containers of one machine have a tmpfs each.
-    memory = f"{_BOOT.read_text().strip()} {_SHM.stat().st_dev}" if _BOOT.exists() and _SHM.exists() else str(_node())
-    nodes = dict(dist.all_gather_object((_node(), memory)))
-    others = [node for node, other in nodes.items() if other == memory and node != _node()]
+    memory = f"{_BOOT.read_text().strip()} {_SHM.stat().st_dev}" if _BOOT.exists() and _SHM.exists() else str(node())
+    nodes = dict(dist.all_gather_object((node(), memory)))
+    others = [number for number, other in nodes.items() if other == memory and number != node()]
     if others:
-        first, second = sorted((_node(), others[0]))
+        first, second = sorted((node(), others[0]))
         raise UserError(
             f"Nodes {first} and {second} are on the same machine, {socket.gethostname()}.\n"
             "Start one launcher on each machine: composer -n with the number of its GPUs starts all ranks there."
@@ -90,12 +90,8 @@ def _seen(folder: Path) -> dict[str, bool]:
     deadline = time.monotonic() + _PATIENCE
     while not (sees := mark.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    place = f"node {_node()} ({socket.gethostname()})"
+    place = f"node {node()} ({socket.gethostname()})"
     seen = dict(dist.all_gather_object((place, sees)))
     if dist.get_global_rank() == 0:
         mark.unlink()
     return seen
-
-
-def _node() -> int:
-    return int(os.environ.get("NODE_RANK", 0))

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
     "rank_board": ({"errors", "callbacks"}, {"composer", "streaming", "omegaconf"}),
     "rank_failure": ({"errors", "callbacks", "rank_board"}, {"composer", "streaming", "omegaconf"}),
-    "nodes": ({"errors", "config"}, {"streaming", "omegaconf"}),
+    "nodes": ({"errors", "config", "rank_board"}, {"streaming", "omegaconf"}),
     "run_settings": ({"errors", "callbacks", "config", "config_file"}, {"composer", "streaming", "torch"}),
     "costs": (
         {"errors", "times", "types", "compute", "config", "data", "distributed", "models", "build"},

@@ -11,8 +11,7 @@ def effective_rank(features: Tensor) -> Tensor:
     """Return how many directions the features fill: exp of the entropy, in nats, of their normalised singular values.
 
     RankMe (Garrido et al., 2023, arXiv 2210.02885), eq. 1-2. Features are not centred there, so that features that are
-    all equal have rank 1. Of more than 256 rows so many are taken, evenly spread; the
-    others are not looked at.
+    all equal have rank 1. Of more than 256 rows so many are taken, evenly spread; the others are not looked at.
 
     They are roots of eigenvalues of the rows' products: in float64, which keeps small ones apart, and on the host, for
     which so small a matrix is no work.
@@ -23,8 +22,7 @@ def effective_rank(features: Tensor) -> Tensor:
         features: [..., dim]; every leading index counts as a row.
 
     Returns:
-        A scalar from 1 to min(rows, dim), on the features' device; nan where one of those rows
-        is not finite.
+        A scalar from 1 to min(rows, dim), on the features' device; nan where one of those rows is not finite.
     """
     rows = features.detach().flatten(0, -2)
     if len(rows) > RANK_ROWS:
