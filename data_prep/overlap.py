@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from data_prep.fingerprint import BYTES, NEAR, distances
 from data_prep.folders import require_folder
 from data_prep.overlap_page import page
-from data_prep.records import NAME, STORED
 from data_prep.relations import hints
 from data_prep.shards import Shards
+from maskedclip_composer.data.records import NAME, STORED
 from maskedclip_composer.errors import UserError
 
 EXACT, NEAR_COPY, PATIENT = "exact", "near", "same patient"

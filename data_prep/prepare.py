@@ -22,9 +22,9 @@ from data_prep.readers.layout import layout, missing
 from data_prep.readers.read import Reading, read
 from data_prep.readers.target import choose_target, target_name
 from data_prep.readers.tree import Tree
-from data_prep.records import BETWEEN, LEFT_OUT
 from data_prep.split import add_division_options, divided, given_options
 from data_prep.split_index import apply_index
+from maskedclip_composer.data.records import BETWEEN, LEFT_OUT
 from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind
 from maskedclip_composer.errors import UserError
 

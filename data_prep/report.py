@@ -13,8 +13,8 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED, join_labels
-from data_prep.tally import Tally, ordered
+from maskedclip_composer.cards.tally import Tally, ordered
+from maskedclip_composer.data.records import NAME, QUARANTINED, SCHEMA, STORED, join_labels
 from maskedclip_composer.data.schema import Kind
 
 _BLOCK = 4096  # records in memory at a time

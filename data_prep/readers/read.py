@@ -14,8 +14,8 @@ from data_prep.readers.sheets import corrected_labels, entries_of, has_column, p
 from data_prep.readers.target import choose_target, judge, published_codes
 from data_prep.readers.texts import Text, class_name
 from data_prep.readers.tree import Lookup, Tree
-from data_prep.records import split_labels
 from data_prep.tables import read_table
+from maskedclip_composer.data.records import split_labels
 from maskedclip_composer.data.schema import Kind
 from maskedclip_composer.errors import UserError
 
