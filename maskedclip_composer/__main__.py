@@ -11,6 +11,7 @@ _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("use.embed", "features of photographs, as a Parquet table"),
+    "zero-shot": ("use.zero_shot", "photographs against classes in words"),
 }
 
 
