@@ -51,7 +51,8 @@ def prepared(photographs, table, tmp_path_factory) -> Path:
 
 
 def embed(photos, out, model, *options) -> int:
-    arguments = ["embed", photos, "--out", out, "--model", model, "--batch-size", "2", "--workers", "0", *options]
+    arguments = ["embed", photos, "--out", out, "--model", model, "--batch-size", "2", "--workers", "0"]
+    arguments += ["--device", "cpu", *options]
     return main([str(argument) for argument in arguments])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 import maskedclip_composer
 from maskedclip_composer.__main__ import COMMANDS
@@ -183,3 +184,12 @@ def test_commands_tell_their_options_without_torch():
         done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert f"maskedclip_composer {name}" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_has_the_features_of_the_cpu(index, photographs, run_folder, tmp_path):
+    options = ["--device", "cuda", "--workers", "2"]
+    assert embed(photographs, tmp_path / "a.parquet", run_folder, *options) == 0
+    for name in ("features", "image_features"):
+        np.testing.assert_allclose(columns(tmp_path / "a.parquet")[name], columns(index)[name], atol=1e-4)
