@@ -12,9 +12,9 @@ from torch import Tensor
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.encoders.load import NEWEST
 from maskedclip_composer.evaluation.encoders.pretraining import dinov2_parts, mae_parts
 from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.export.encoder import NEWEST
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.export.parts import Part, parts_of_checkpoint, parts_of_network
 

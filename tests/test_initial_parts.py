@@ -1,5 +1,6 @@
 """Bridge, text encoder, teacher, heads and decoders that go on from weights: what both have, whole, or an error."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from maskedclip_composer.config import TrainConfig, to_yaml
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.encoders.fingerprint import hash_weights
+from maskedclip_composer.export.origin import read_origin
 from maskedclip_composer.export.parts import parts_of_checkpoint
 from maskedclip_composer.initial_weights import find_start, read_start
 from maskedclip_composer.models.pretrain import MaskedCLIP
@@ -212,3 +214,17 @@ def test_heads_of_dinov2_are_not_put_behind_a_bridge(settings, tmp_path: Path):
     ]
     with pytest.raises(UserError, match="the bridge lies between"):
         read_start(load_config(TrainConfig, DEBUG, [*settings, *given, "from_weights=[all]"]))
+
+
+def test_a_resumed_run_has_the_record_and_does_not_need_the_source(run, settings, tmp_path: Path):
+    start = [*settings, f"image_encoder.weights={run[0]}", "from_weights=[mim]", f"output={tmp_path}"]
+    config = load_config(TrainConfig, DEBUG, start)
+    origin = read_start(config).origin
+    config.run_folder.mkdir()
+    (config.run_folder / "origin.json").write_text(json.dumps(origin.plain()))
+    assert read_origin(config.run_folder) == origin
+    gone = load_config(TrainConfig, DEBUG, [*start, "image_encoder.weights=gone"])
+    resumed = find_start(gone, config.run_folder / "origin.json")  # any file that is there
+    assert resumed is not None
+    assert (resumed.origin, resumed.parts) == (origin, {})
+    build_model(gone, resumed)
