@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.encoders.fingerprint import fingerprint, hash_weights
+from maskedclip_composer.evaluation.encoders.fingerprint import fingerprint, weights_sha256
 from maskedclip_composer.evaluation.encoders.load import load
 from maskedclip_composer.evaluation.encoders.vit import ViTEncoder
 from maskedclip_composer.export.exact import load_exactly
@@ -111,7 +111,7 @@ def read_start(config: TrainConfig) -> Start:
         sha256=fingerprint(loaded),
         mean=loaded.mean,
         std=loaded.std,
-        parts={name: hash_weights(part) for name, part in parts.items()},
+        parts={name: weights_sha256(part, "") for name, part in parts.items()},
         fresh=tuple(name for name in config.parts if name not in parts),
     )
     return Start(origin=origin, weights=weights, parts=parts)

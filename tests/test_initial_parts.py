@@ -13,7 +13,7 @@ from maskedclip_composer.build import build_model
 from maskedclip_composer.config import TrainConfig, to_yaml
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.evaluation.encoders.fingerprint import hash_weights
+from maskedclip_composer.evaluation.encoders.fingerprint import weights_sha256
 from maskedclip_composer.export.origin import read_origin
 from maskedclip_composer.export.parts import parts_of_checkpoint
 from maskedclip_composer.initial_weights import find_start, read_start
@@ -96,7 +96,7 @@ def test_parts_that_are_not_named_start_as_without_weights(run, settings, capsys
     config = load_config(TrainConfig, DEBUG, [*settings, *start, "output=nowhere"])
     started = find_start(config, Path("nowhere"))
     assert started is not None
-    assert started.origin.parts == {name: hash_weights(theirs[name]) for name in ("bridge", "mim")}
+    assert started.origin.parts == {name: weights_sha256(theirs[name], "") for name in ("bridge", "mim")}
     assert started.origin.fresh == ("text_encoder", "teacher", "lg_clip", "mfd")
     assert capsys.readouterr().out == (
         f"From {folder}: image_encoder, bridge, mim. As without weights: text_encoder, teacher, lg_clip, mfd.\n"

@@ -70,7 +70,10 @@ def preparation(data: LabelledData) -> tuple[Recipe | None, str]:
         return None, "files as they are, a folder per class"
     for place in (Path(data.place), Path(data.place).parent):
         try:
-            return Recipe(**json.loads((place / _REPORT).read_text())["options"]), f"{_REPORT} beside the shards"
+            options = json.loads((place / _REPORT).read_text())["options"]
+            known = {name: options[name] for name in Recipe.__dataclass_fields__ if name in options}
+            if {"size", "crop"} <= known.keys():
+                return Recipe(**known), f"{_REPORT} beside the shards"
         except (OSError, ValueError, KeyError, TypeError):  # none, or of a build of several sets
             continue
     return Recipe(), f"assumed: the shards came without {_REPORT}"

@@ -2,12 +2,12 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import timm
 import torch
-from mlflow import MlflowClient
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
@@ -30,28 +30,18 @@ from maskedclip_composer.evaluation.protocols.head import LinearHead
 from tests.evaluation.encoders.test_facebook import build, dinov2
 from tests.evaluation.encoders.test_hugging_face import CLIP, SMALL
 from tests.evaluation.problems import whole_problem
-from tests.saved_suite import SavedSuite, run_saved_suite
-
-TRACKED = ["tracking.mlflow=true"]
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory, mds, multilabel_mds) -> SavedSuite:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return run_saved_suite(tmp_path_factory.mktemp("saved"), mds, multilabel_mds, monkeypatch, *TRACKED)
-
 
 CELLS = [(task, protocol) for task in ("grades", "several") for protocol in ("linear_probe", "fast")]
 
 
 @pytest.mark.parametrize(("task", "protocol"), CELLS)
-def test_a_saved_classifier_gives_the_probabilities_of_the_suite(suite, mds, multilabel_mds, tmp_path, task, protocol):
-    cell, outcome = suite.cells[task, protocol]
+def test_a_saved_classifier_gives_the_probabilities_of_the_suite(saved_suite, tmp_path, task, protocol):
+    cell, outcome = saved_suite.cells[task, protocol]
     several = task == "several"
-    problem = whole_problem(multilabel_mds if several else mds, tmp_path, kind="multilabel" if several else "ordinal")
+    problem = whole_problem(saved_suite.data[task], tmp_path, kind="multilabel" if several else "ordinal")
     dataset = eval_dataset(problem.photographs["test"], 32)
     images = torch.stack([torch.as_tensor(dataset[row]["image"]) for row in range(len(dataset))])
-    classifier = load_classifier(suite.model(task, protocol))
+    classifier = load_classifier(saved_suite.model(task, protocol))
     found = np.concatenate([classifier.probabilities(part) for part in images.split(16)])  # the suite's batches
     assert found.dtype == outcome.probabilities.dtype == np.float32
     np.testing.assert_array_equal(found, outcome.probabilities)
@@ -65,21 +55,13 @@ def test_a_saved_classifier_gives_the_probabilities_of_the_suite(suite, mds, mul
     assert cell.encoder == facts.encoder["name"]
 
 
-def test_beside_it_lies_what_it_is_and_mlflow_has_both(suite):
-    card = (suite.model("grades", "fast") / "README.md").read_text()
+def test_beside_it_lies_what_it_is(saved_suite):
+    card = (saved_suite.model("grades", "fast") / "README.md").read_text()
     assert "**Not a medical device.**" in card
     assert "ordinal" not in card  # in words
     assert "one grade for a photograph" in card
     assert "of 2, the best on validation by macro ROC" in card
     assert "assumed: the shards came without report.json" in card
-    client = MlflowClient(f"sqlite:///{suite.folder.parent / 'mlflow.db'}")
-    known = json.loads((suite.folder / "mlflow_run.json").read_text())
-    experiment = client.get_run(known["run_id"]).info.experiment_id
-    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{known['run_id']}'")
-    assert len(runs) == len(CELLS)
-    for run in runs:
-        files = {file.path for file in client.list_artifacts(run.info.run_id, "classifier")}
-        assert files == {f"classifier/{CLASSIFIER_FILE}", "classifier/README.md"}
 
 
 def facts_of(encoder, classes: int = 3) -> ClassifierFacts:
@@ -207,15 +189,15 @@ def change(path, to, **facts):
         ({"classes": ["1", "2"], "names": ["1", "2"]}, r"head.bias: \[3\] in the file, \[2\]"),
     ],
 )
-def test_a_file_with_other_facts_is_refused(suite, tmp_path, facts, message):
-    change(suite.model("grades", "fast") / CLASSIFIER_FILE, tmp_path / "a.safetensors", **facts)
+def test_a_file_with_other_facts_is_refused(saved_suite, tmp_path, facts, message):
+    change(saved_suite.model("grades", "fast") / CLASSIFIER_FILE, tmp_path / "a.safetensors", **facts)
     with pytest.raises(UserError, match=message):
         load_classifier(tmp_path / "a.safetensors")
 
 
-def test_what_is_no_classifier_is_told_apart(suite, tmp_path):
+def test_what_is_no_classifier_is_told_apart(saved_suite, tmp_path):
     with pytest.raises(UserError, match=r"is an encoder, not a classifier.*\n.*save_models=true"):
-        load_classifier(suite.encoder)
+        load_classifier(saved_suite.encoder)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="no classifier of ours"):
         load_classifier(tmp_path / "a.safetensors")
@@ -226,14 +208,14 @@ def test_what_is_no_classifier_is_told_apart(suite, tmp_path):
         load_classifier(tmp_path)
 
 
-def test_cells_that_are_done_without_a_classifier_are_counted(suite, tmp_path, caplog):
+def test_cells_that_are_done_without_a_classifier_are_counted(saved_suite, tmp_path, caplog):
     protocols = {
         "linear_probe": ProtocolConfig(title="a", source="s", linear_probe=LinearProbeConfig()),
         "fast": ProtocolConfig(title="b", source="s", knn=KnnConfig()),
     }
-    done = [cell for cell, _ in suite.cells.values()]
+    done = [cell for cell, _ in saved_suite.cells.values()]
     with caplog.at_level(logging.WARNING):
-        without_classifier(suite.folder, done, protocols)
+        without_classifier(saved_suite.folder, done, protocols)
         assert not caplog.records
         without_classifier(tmp_path, done, protocols)
     assert "2 cells are done without their classifiers" in caplog.text
@@ -242,18 +224,13 @@ def test_cells_that_are_done_without_a_classifier_are_counted(suite, tmp_path, c
 def test_the_preparation_is_that_of_the_shards(mds, tmp_path):
     data = whole_problem(mds, tmp_path).data
     assert preparation(data) == (Recipe(), "assumed: the shards came without report.json")
-    from dataclasses import replace
-
-    (tmp_path / "report.json").write_text(
-        json.dumps({"options": Recipe(size=128, crop=False).options() | {"other": 1}})
-    )
-    assert preparation(replace(data, place=str(tmp_path)))[0] == Recipe()
-    (tmp_path / "report.json").write_text(json.dumps({"options": Recipe(size=128, crop=False).options()}))
+    (tmp_path / "report.json").write_text(json.dumps({"options": {"size": 128}}))
+    assert preparation(replace(data, place=str(tmp_path)))[1].startswith("assumed")
+    options = Recipe(size=128, crop=False).options() | {"pseudonyms": "keyed"}
+    (tmp_path / "report.json").write_text(json.dumps({"options": options}))
     for place in (tmp_path, tmp_path / "downstream"):
-        assert preparation(replace(data, place=str(place))) == (
-            Recipe(size=128, crop=False),
-            "report.json beside the shards",
-        )
+        found = preparation(replace(data, place=str(place)))
+        assert found == (Recipe(size=128, crop=False), "report.json beside the shards")
 
 
 def test_an_architecture_of_timm_that_is_not_a_vit_keeps_its_layers(tmp_path):
