@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from maskedclip_composer.callbacks.atomic import publish
+from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.encoders.architecture import build_encoder
@@ -146,10 +146,8 @@ def save_classifier(
         assert network is not None
         weights = {f"{_NETWORK}{key}": value for key, value in network.state_dict().items()}
     plain = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    save_file(plain, aside, {"format": FORMAT, "classifier": json.dumps(asdict(facts))})
-    publish(aside, path)
+    # Not save_file, whose files are for their owner's eyes alone (safetensors 0.5).
+    write_whole(path, save(plain, {"format": FORMAT, "classifier": json.dumps(asdict(facts))}))
 
 
 def load_classifier(source: Path | str, *, device: str | torch.device = "cpu") -> TrainedClassifier:

@@ -52,15 +52,15 @@ def main(argv: list[str] | None = None) -> int:
 
     photographs = open_photographs(args.photos, args.images)  # before torch loads a model: errors come at once
     from maskedclip_composer.evaluation.classifier_file import load_classifier
-    from maskedclip_composer.use.prediction_table import check_columns, of_patients, write_table
+    from maskedclip_composer.use.prediction_table import check_columns, of_patients, write_patients, write_photographs
 
     classifier = load_classifier(args.model, device=device_of(args.device))
     check_columns(photographs.columns, classifier.facts, patients=args.patients is not None)
     found = predict(photographs, classifier, batch_size=args.batch_size, workers=args.workers)
     patients = of_patients(found) if args.patients is not None else None  # before anything is written
-    write_table(args.out, found, photographs.columns, classifier.facts)
+    write_photographs(args.out, found, photographs.columns, classifier.facts)
     if patients is not None:
-        write_table(args.patients, patients, ("patient", "photographs"), classifier.facts)
+        write_patients(args.patients, patients, classifier.facts)
     return _summarise(found, classifier.facts, args.out, strict=args.strict)
 
 

@@ -79,15 +79,15 @@ def of_patients(found: Sequence[Prediction]) -> list[Prediction]:
     for (dataset, patient), members in groups.items():
         read = [one.probabilities for one in members if one.probabilities is not None]
         name = f"{dataset}/{patient}" if dataset else patient
-        known = {"patient": patient, "photographs": str(len(read))}
+        known = {"dataset": dataset, "patient": patient, "photographs": str(len(read))}
         reason = "" if read else "none of the photographs can be read"
         mean = np.mean(read, axis=0, dtype=np.float64).astype(np.float32) if read else None
         patients.append(Prediction(Photograph(name=name, columns=known, reason=reason), mean))
     return patients
 
 
-def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str], facts: ClassifierFacts) -> None:
-    """Write predictions as CSV or Parquet, whole.
+def write_photographs(path: Path, found: Sequence[Prediction], columns: Sequence[str], facts: ClassifierFacts) -> None:
+    """Write the predictions of photographs as CSV or Parquet, whole.
 
     Args:
         path: The table, by its suffix.
@@ -95,17 +95,28 @@ def write_table(path: Path, found: Sequence[Prediction], columns: Sequence[str],
         columns: What is carried along of each.
         facts: Of the classifier; a Parquet table has them in its metadata.
     """
-    rows = [_row(one, columns, facts) for one in found]
-    names = ["image", *columns, *_own_columns(facts)]
+    _write(path, found, ["image", *columns, *_own_columns(facts)], facts)
+
+
+def write_patients(path: Path, found: Sequence[Prediction], facts: ClassifierFacts) -> None:
+    """Write the predictions of patients (`of_patients`) likewise."""
+    own = [name for name in _own_columns(facts) if name != "crop"]
+    several = any(one.photograph.columns["dataset"] for one in found)
+    _write(path, found, [*(["dataset"] if several else []), "patient", "photographs", *own], facts)
+
+
+def _write(path: Path, found: Sequence[Prediction], names: list[str], facts: ClassifierFacts) -> None:
+    rows = [_row(one, facts) for one in found]
     if path.suffix == ".csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(inert(name) for name in names)
-        writer.writerows([_cell(row[name]) for name in names] for row in rows)
+        writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
         write_whole(path, text.getvalue())
         return
     kinds = {name: pyarrow.float32() if name.startswith("probability_") else pyarrow.string() for name in names}
     metadata = {KEY: json.dumps(dataclasses.asdict(facts))}
+    rows = [{name: "" for name in names if kinds[name] == pyarrow.string()} | row for row in rows]
     table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(list(kinds.items()), metadata=metadata))
     content = io.BytesIO()
     pyarrow.parquet.write_table(table, content)
@@ -117,10 +128,10 @@ def _own_columns(facts: ClassifierFacts) -> list[str]:
     return ["prediction", *named, *(f"probability_{code}" for code in facts.classes), "status", "reason", "crop"]
 
 
-def _row(one: Prediction, columns: Sequence[str], facts: ClassifierFacts) -> dict[str, Any]:
+def _row(one: Prediction, facts: ClassifierFacts) -> dict[str, Any]:
     photograph, probabilities = one.photograph, one.probabilities
-    row: dict[str, Any] = {"image": photograph.name, "reason": photograph.reason, "crop": photograph.crop}
-    row |= {name: photograph.columns.get(name, "") for name in columns}
+    row: dict[str, Any] = dict(photograph.columns)
+    row |= {"image": photograph.name, "reason": photograph.reason, "crop": photograph.crop}
     row["status"] = UNREADABLE if probabilities is None else OK
     places = [] if probabilities is None else predicted(probabilities, facts)
     row["prediction"] = "|".join(facts.classes[place] for place in places)

@@ -97,6 +97,8 @@ def test_patients_have_the_mean_of_their_photographs(saved_suite, tmp_path):
     by_patient = pd.read_parquet(out).groupby("patient")[columns].mean()
     found = pd.read_csv(patients, dtype={"patient": str}).set_index("patient")
     assert set(found["photographs"]) == {2}
+    assert list(found)[:3] == ["dataset", "photographs", "prediction"]
+    assert not {"image", "crop"} & set(found)
     assert len(found) == 18
     np.testing.assert_allclose(found.loc[by_patient.index, columns], by_patient, atol=1e-6)
 
@@ -113,7 +115,7 @@ def test_patients_of_two_sets_are_two_and_one_without_a_photograph_has_a_reason(
     )
     assert [patient.photograph.name for patient in found] == ["a/1", "b/1", "a/2"]
     assert found[0].probabilities == pytest.approx([0.4, 0.6])
-    assert found[0].photograph.columns == {"patient": "1", "photographs": "2"}
+    assert found[0].photograph.columns == {"dataset": "a", "patient": "1", "photographs": "2"}
     assert found[2].probabilities is None
     assert found[2].photograph.reason == "none of the photographs can be read"
     with pytest.raises(UserError, match=r"a\.jpg has no patient"):
