@@ -13,9 +13,9 @@ from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.encoders.pretraining import dinov2_parts, mae_parts
-from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.export.encoder import NEWEST
 from maskedclip_composer.export.exact import load_exactly
+from maskedclip_composer.export.model_weights import read_model_weights
 from maskedclip_composer.export.parts import Part, parts_of_checkpoint, parts_of_network
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _checkpoint(source: str) -> Path | None:
     if path.name == "latest" and not path.exists():
         return path.parent / NEWEST
     newest = path / NEWEST
-    return newest if newest.is_file() else None
+    return newest if newest.exists() else None
 
 
 def _found(config: TrainConfig) -> dict[str, Part]:
@@ -108,7 +108,7 @@ def _found(config: TrainConfig) -> dict[str, Part]:
 
 def _of_run(config: TrainConfig, checkpoint: Path) -> dict[str, Part]:
     theirs = load_config(TrainConfig, str(checkpoint.parent.parent / "config.yaml"), [])
-    parts = parts_of_checkpoint(read_checkpoint(checkpoint).get("state", {}).get("model", {}))
+    parts = parts_of_checkpoint(read_model_weights(checkpoint))
     if config.text_encoder.name != theirs.text_encoder.name and "text_encoder" in parts:
         log.warning(
             "text_encoder.name=%s, and that of %s was %s: its weights fit where both have the same vocabulary alone",

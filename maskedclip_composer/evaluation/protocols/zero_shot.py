@@ -24,7 +24,7 @@ from maskedclip_composer.evaluation.protocols.config import ProtocolConfig, Zero
 from maskedclip_composer.evaluation.ranks import gather_objects, rank, world_size
 from maskedclip_composer.evaluation.tasks import TaskConfig
 from maskedclip_composer.evaluation.training_run import training_run
-from maskedclip_composer.export.checkpoint import read_checkpoint
+from maskedclip_composer.export.model_weights import read_model_weights
 from maskedclip_composer.initial_weights import recorded_start
 from maskedclip_composer.models.pretrain import PretrainNet
 from maskedclip_composer.models.text import load_tokenizer
@@ -35,7 +35,7 @@ def objection(source: str, image_size: int | None) -> str:
     """Say why an encoder cannot classify zero-shot; empty where it can."""
     folder = training_run(source)
     config = None if folder is None else load_config(TrainConfig, str(folder / "config.yaml"), [])
-    if config is None or not checkpoint(source).is_file() or not _aligns_texts(config):
+    if config is None or not checkpoint(source).exists() or not _aligns_texts(config):
         return "zero-shot needs the checkpoint of a pre-training run with texts, for its bridge and text encoder"
     if image_size not in (None, config.data.image_size):
         return f"the bridge takes images of {config.data.image_size} pixels, not image_size={image_size}"
@@ -130,7 +130,7 @@ def _load(problem: Problem) -> tuple[PretrainNet, PreTrainedTokenizerBase, int]:
     config = load_config(TrainConfig, f"{folder}/config.yaml", [])
     model = build_model(config, recorded_start(Path(f"{folder}")))
     try:
-        model.load_state_dict(read_checkpoint(path)["state"]["model"], strict=True)
+        model.load_state_dict(read_model_weights(path), strict=True)
     except RuntimeError as error:
         raise UserError(f"{path} is not of the network that {folder}/config.yaml describes:\n{error}") from error
     own = problem.encoder.module.state_dict()
