@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("use.embed", "features of photographs, as a Parquet table"),
     "zero-shot": ("use.zero_shot", "photographs against classes in words"),
     "retrieve": ("use.retrieve", "the photographs that fit a text, or look like another"),
+    "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
 }
 
 

@@ -42,7 +42,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         },
         {"omegaconf"},
     ),
-    "initial_weights": ({"errors", "callbacks", "config", "evaluation", "export", "models"}, {"composer", "streaming"}),
+    "initial_weights": (
+        {"errors", "callbacks", "config", "evaluation", "export", "models", "initial_parts"},
+        {"composer", "streaming"},
+    ),
+    "initial_parts": ({"errors", "config", "config_file", "evaluation", "export"}, {"composer", "streaming"}),
     "rank_board": ({"errors", "callbacks"}, {"composer", "streaming", "omegaconf"}),
     "rank_failure": ({"errors", "callbacks", "rank_board"}, {"composer", "streaming", "omegaconf"}),
     "nodes": ({"errors", "config", "rank_board"}, {"streaming", "omegaconf"}),
