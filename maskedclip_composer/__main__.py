@@ -9,7 +9,9 @@ from maskedclip_composer.errors import UserError, report
 
 _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "visualize": ("visualize.command", "pictures of what a model has learnt"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
