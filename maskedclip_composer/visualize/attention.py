@@ -1,5 +1,7 @@
 """Attention rollout over photographs, from the masked space and from behind the bridge."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,8 +17,8 @@ _READING = (
     "Zuidema 2020): 1 is the share that a patch has when all weigh the same. Features of this model are the mean of "
     "its patches, so the columns 'mean patch' are about them; the class token only stands by as context. E_I is the "
     "image encoder, whose features downstream classification reads; E_I + B goes on through the bridge to the CLIP "
-    "space. The number below says how much of the weight lies on patches of the black surround, and how much of the "
-    "picture those are."
+    "space. All maps share one scale of colours. The numbers below say how much of the weight lies on patches of the black surround, and how much of "
+    "the picture those are."
 )
 _LIMITS = (
     "Rollout follows attention and leaves out what the values and the MLPs do with it. It is the same for every "
@@ -31,24 +33,28 @@ def draw_attention(subject: Subject, shown: Shown) -> Drawn:
     """Draw the rollout of the class token and of the mean patch, for E_I and, where there is a bridge, E_I + B."""
     model = subject.model
     surround = ~retina_patches(shown.images, model.branch.image_encoder.patch_size)
+    relative = {
+        name: weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)
+        for name, weights in rollouts(subject, shown.images).items()
+    }
+    everything = torch.cat(list(relative.values()))
+    low, high = (float(everything.quantile(end)) for end in _ENDS)
+    scale = Scale("times the even share", low, max(high, low + 1e-3), has_lower=True, has_higher=True)
+    areas = surround.float().mean(dim=1).tolist()
     columns = [Column("input", [Cell(view) for view in shown.pixels])]
-    numbers = {}
-    for name, weights in rollouts(subject, shown.images).items():
-        relative = weights * weights.shape[1] / weights.sum(dim=1, keepdim=True)
-        on_surround = (relative * surround).mean(dim=1)
-        low, high = (float(relative.quantile(end)) for end in _ENDS)
-        scale = Scale("times the even share", low, max(high, low + 1e-3), has_lower=True, has_higher=True)
-        cells: list[Cell | None] = [
-            Cell(view, heat, f"surround {share:.0%} of weight, {area:.0%} of area")
-            for view, heat, share, area in zip(
-                shown.grey, relative, on_surround.tolist(), surround.float().mean(dim=1).tolist(), strict=True
-            )
+    numbers: dict[str, Any] = {}
+    for name, heats in relative.items():
+        on_surround = (heats * surround).mean(dim=1)
+        captions = [
+            f"surround {share:.0%} of weight, {area:.0%} of area"
+            for share, area in zip(on_surround.tolist(), areas, strict=True)
         ]
+        cells = [Cell(*parts) for parts in zip(shown.pale, heats, captions, strict=True)]
         columns.append(Column(name, cells, scale))
         numbers[name] = {
             "weight_on_surround": on_surround.mean().item(),
-            "greatest": relative.max().item(),
-            "least": relative.min().item(),
+            "greatest": heats.max().item(),
+            "least": heats.min().item(),
         }
     numbers["area_of_surround"] = surround.float().mean().item()
     return Drawn(

@@ -58,9 +58,9 @@ class Shown:
         return self.images.float() / 255
 
     @property
-    def grey(self) -> Float[Tensor, "images 3 size size"]:
-        """Without colours, to lie under a heat map."""
-        return self.pixels.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    def pale(self) -> Float[Tensor, "images 3 size size"]:
+        """Without colours and in light greys, to lie under a heat map: its colours are then nearly those of its bar."""
+        return 0.5 + 0.5 * self.pixels.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,9 @@ def missing(kind: str, *, has_decoder: bool, has_texts: bool, given_texts: bool)
         given_texts: Whether there are texts to compare with.
     """
     if kind == "reconstruction" and not has_decoder:
-        return "the model has no pixel decoder.\nGive a run folder, or a checkpoint in one, of a run with objectives.mim."
+        return (
+            "the model has no pixel decoder.\nGive a run folder, or a checkpoint in one, of a run with objectives.mim."
+        )
     if kind == "texts" and not has_texts:
         return "the model was trained without texts.\nGive one of a run with objectives.lg_clip."
     if kind == "texts" and not given_texts:

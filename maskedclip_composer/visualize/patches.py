@@ -1,5 +1,7 @@
 """Principal components of patch features as colours."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -14,38 +16,42 @@ from maskedclip_composer.visualize.retina_patches import retina_patches
 _SURROUND = 0.85  # grey that no component takes
 _READING = (
     "The three directions in which patch features differ most, over all photographs of the picture together, drawn as "
-    "red, green and blue: patches of the same colour have similar features, in one photograph and between them. The "
-    "black surround is left out, and drawn grey: otherwise it would be the first component. Left the image encoder "
-    "E_I, whose space masked modelling shapes; right the tokens behind the bridge B. The title says how much of the "
-    "variance each colour carries."
+    "red, green and blue: patches of the same colour have similar features, in one photograph and between them. Where "
+    "photographs differ as wholes, in light and colour say, that takes the first components; so each space is drawn "
+    "again without each photograph's mean ('within'), which leaves what differs inside photographs, such as disc, "
+    "vessels and lesions. Percentages are the shares of variance of the three. The black surround is left out, and "
+    "drawn grey: otherwise it would be the first component. E_I is the image encoder, whose space masked modelling "
+    "shapes; E_I + B are the tokens behind the bridge."
 )
 _LIMITS = (
     "Colours have no meaning of their own and do not compare between columns. Three directions are a part of what "
     "features tell: see the shares. Red and green cannot be told apart by all readers: what counts is where colours "
     "change."
 )
+_FEWEST = 4  # patches of retina; three components need as many
 
 
 def draw_patches(subject: Subject, shown: Shown) -> Drawn:
-    """Draw the first three components of patch features of E_I and, where there is a bridge, of B.
-
-    The photographs have together four patches of retina or more.
-    """
+    """Draw three components of patch features of E_I and, where there is a bridge, of B, with and without means."""
     model = subject.model
-    patch_size, size = model.branch.image_encoder.patch_size, shown.images.shape[-1]
     spaces = {"E_I": model.image_tokens}
     if len(model.branch.bridge.blocks):
         spaces["E_I + B"] = model.bridge_tokens
-    retina = retina_patches(shown.images, patch_size)
+    retina = retina_patches(shown.images, model.branch.image_encoder.patch_size)
+    if retina.sum() < _FEWEST:  # no fundus photographs
+        retina = torch.ones_like(retina)
     columns = [Column("input", [Cell(view) for view in shown.pixels])]
-    numbers = {}
+    numbers: dict[str, Any] = {"patches_of_retina": int(retina.sum())}
     for name, encode in spaces.items():
-        colours, shares = component_colours(encode(shown.images)[:, 1:].cpu(), retina)
-        views = torch.stack([to_pixels(image, size).permute(2, 0, 1) for image in colours])
-        parts = ", ".join(f"{share:.0%}" for share in shares)
-        columns.append(Column(f"{name}: {parts}", [Cell(view) for view in views]))
-        numbers[name] = {"explained_variance": shares}
-    numbers["patches_of_retina"] = int(retina.sum())
+        tokens = encode(shown.images)[:, 1:].cpu()
+        within, between = without_means(tokens, retina)
+        numbers[name] = {"variance_between_photographs": between}
+        for title, features in ((name, tokens), (f"{name}, within", within)):
+            colours, shares = component_colours(features, retina)
+            views = [to_pixels(image, shown.images.shape[-1]).permute(2, 0, 1) for image in colours]
+            parts = ", ".join(f"{share:.0%}" for share in shares)
+            columns.append(Column(f"{title}: {parts}", [Cell(view) for view in views]))
+            numbers[name]["explained_variance" if features is tokens else "explained_variance_within"] = shares
     return Drawn(
         name="patches",
         heading="Principal components of patch features",
@@ -54,6 +60,17 @@ def draw_patches(subject: Subject, shown: Shown) -> Drawn:
         limits=_LIMITS,
         numbers=numbers,
     )
+
+
+def without_means(
+    tokens: Float[Tensor, "images patches dim"], retina: Bool[Tensor, "images patches"]
+) -> tuple[Float[Tensor, "images patches dim"], float]:
+    """Return features minus the mean of their photograph's retina, and the share of variance that was in the means."""
+    weights = retina[:, :, None].float()
+    means = (tokens * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    within = tokens - means
+    total = (tokens[retina] - tokens[retina].mean(dim=0)).square().sum()
+    return within, 1 - (within[retina].square().sum() / total.clamp(min=1e-12)).item()
 
 
 def component_colours(

@@ -50,7 +50,7 @@ def draw_reconstruction(subject: Subject, shown: Shown, *, mask_ratio: float, se
     masked, pasted = reconstruct(shown.images, prediction, target, hidden, **statistics)
     _, predicted = reconstruct(shown.images, prediction, target, torch.ones_like(hidden), **statistics)
     errors, own, guess = patch_errors(prediction, target, hidden)
-    scale = Scale("mean squared error", 0, float(errors.nanquantile(0.98)), "magma", has_higher=True)
+    scale = Scale("mean squared error", 0, max(float(errors.nanquantile(0.98)), 1e-6), has_higher=True)
     captions = [f"error {mine:.3g}, guess {other:.3g}" for mine, other in zip(own, guess, strict=True)]
     found = [
         Column("input", [Cell(view) for view in shown.pixels]),
@@ -59,7 +59,7 @@ def draw_reconstruction(subject: Subject, shown: Shown, *, mask_ratio: float, se
         Column("visible patches pasted in", [Cell(view) for view in pasted]),
         Column(
             "error of hidden patches",
-            [Cell(*parts) for parts in zip(shown.grey, errors, captions, strict=True)],
+            [Cell(*parts) for parts in zip(torch.ones_like(masked), errors, captions, strict=True)],
             scale,
         ),
     ]

@@ -14,10 +14,10 @@ from maskedclip_composer.use.dual_tower import DualTower
 from maskedclip_composer.use.one_photograph import Photograph, Photographs
 from maskedclip_composer.use.photographs import batches
 from maskedclip_composer.use.transform import PhotographTransform
-from maskedclip_composer.visualize.drawn import Shown
+from maskedclip_composer.visualize.drawn import Shown, wrapped
 
 BATCH = 32
-_NAME = 28  # characters beside a photograph
+_NAME = 30  # characters beside a photograph
 # So many are read to draw one: labels shall differ, and some may be unreadable.
 _CANDIDATES = 8
 
@@ -141,5 +141,5 @@ def spread(places: Sequence[int], labels: Sequence[str], count: int) -> list[int
 def row_name(name: str, label: str) -> str:
     """Return what stands beside a photograph: the end of its name, and its label below."""
     short = name.rpartition("/")[2]
-    parts = [part if len(part) <= _NAME else f"{part[: _NAME - 1]}…" for part in (short, label) if part]
-    return "\n".join(parts)
+    short = short if len(short) <= _NAME else f"…{short[1 - _NAME :]}"
+    return f"{short}\n{wrapped(label, _NAME, 2)}" if label else short

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = ("o", "^", "s", "D", "P")
 REST = "0.65"
-_NAME = 28  # characters in the legend
+_NAME = 36  # characters in the legend
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def draw_panels(
     colour_of, colour_names = looks(labels, count, COLOURS, REST)
     marker_of, marker_names = looks(sets, count, MARKERS, "x")
     has_legend = labels is not None or sets is not None
-    figure = Figure(figsize=(5.4 * len(panels) + 2.6 * has_legend, 5.9), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = Figure(figsize=(5.4 * len(panels) + 3.1 * has_legend, 6.0), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, horizontalalignment="left")
     order = np.random.default_rng(0).permutation(count)  # no label lies over all others
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for marker in dict.fromkeys(marker_of):
@@ -71,7 +71,7 @@ def draw_panels(
         neutral = "0.3"
         handles = [Line2D([], [], color=look, marker="o", linestyle="", label=name) for name, look in colour_names]
         handles += [Line2D([], [], color=neutral, marker=look, linestyle="", label=name) for name, look in marker_names]
-        figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
+        figure.legend(handles=handles, loc="outside right center", fontsize=9, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

@@ -99,7 +99,7 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
             f"modality gap {gap.distance:.2f} (spread of images {gap.image_spread:.2f}, of {len(points.texts)} "
             f"{points.texts_are} {gap.text_spread:.2f})"
         )
-    heading = " | ".join([f"{title}, {count} photographs", *notes])
+    heading = "\n".join([f"{title}, {count} photographs", ", ".join(notes)]).strip()
     return Drawn(
         name="spaces",
         heading="Masked space and CLIP space",

@@ -10,7 +10,6 @@ from maskedclip_composer.config_file import load_config
 from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.export.encoder import NEWEST
 from maskedclip_composer.export.exact import load_exactly
-from maskedclip_composer.models.vit import ImageEncoder
 from maskedclip_composer.objectives.base import Parts
 from maskedclip_composer.objectives.mim import MaskedImageModelling
 from maskedclip_composer.use.load import load

@@ -34,7 +34,7 @@ def draw_texts(subject: Subject, shown: Shown, texts: Sequence[str]) -> Drawn:
     columns = [Column("input", [Cell(view) for view in shown.pixels])]
     for number, text in enumerate(texts):
         captions = [f"photograph {value:.3f}" for value in whole[:, number].tolist()]
-        cells = zip(shown.grey, patches[:, :, number], captions, strict=True)
+        cells = zip(shown.pale, patches[:, :, number], captions, strict=True)
         columns.append(Column(wrapped(text), [Cell(*parts) for parts in cells], scale))
     return Drawn(
         name="texts",

@@ -79,7 +79,9 @@ def write_pictures(options: Options) -> Written:
         "attention": lambda: draw_attention(subject, shown),
         "texts": lambda: draw_texts(subject, shown, options.texts),
         "patches": lambda: draw_patches(subject, shown),
-        "spaces": lambda: draw_spaces(_points(options, subject, sample), title=subject.title("spaces"), seed=seed),
+        "spaces": lambda: draw_spaces(
+            _points(options, subject, sample), title=subject.title("feature spaces"), seed=seed
+        ),
     }
     facts = {
         "Model": f"{options.model}" + ("" if subject.step is None else f", step {subject.step}"),
@@ -136,7 +138,7 @@ def _points(options: Options, subject: Subject, sample: Sample) -> Points:
         sets=column(rows, options.sets),
         patients=patients(rows),
         texts=texts,
-        texts_are="texts of the photographs" if own else "texts of --text",
+        texts_are="texts of the photographs" if own else "given texts",
     )
 
 
