@@ -10,6 +10,7 @@ from maskedclip_composer.errors import UserError, report
 _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "embed": ("use.embed", "features of photographs, as a Parquet table"),
     "visualize": ("visualize.command", "pictures of what a model has learnt"),
 }
 
