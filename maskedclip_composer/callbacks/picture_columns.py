@@ -4,7 +4,7 @@ A further objective's picture is a function in `COLUMNS` or `MAPS`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,7 +98,7 @@ class Column:
     """
 
     title: str
-    cells: list[Cell | None]
+    cells: Sequence[Cell | None]
     scale: Scale | None = None
 
 

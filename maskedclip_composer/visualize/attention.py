@@ -17,8 +17,8 @@ _READING = (
     "Zuidema 2020): 1 is the share that a patch has when all weigh the same. Features of this model are the mean of "
     "its patches, so the columns 'mean patch' are about them; the class token only stands by as context. E_I is the "
     "image encoder, whose features downstream classification reads; E_I + B goes on through the bridge to the CLIP "
-    "space. All maps share one scale of colours. The numbers below say how much of the weight lies on patches of the black surround, and how much of "
-    "the picture those are."
+    "space. All maps share one scale of colours. The numbers below say how much of the weight lies on patches of the "
+    "black surround, and how much of the picture those are."
 )
 _LIMITS = (
     "Rollout follows attention and leaves out what the values and the MLPs do with it. It is the same for every "

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from maskedclip_composer.errors import UserError
 
@@ -10,7 +9,7 @@ PATIENT = "patient"
 TEXTS = ("text", "texts")
 
 
-def check_column(flag: str, name: str | None, columns: Sequence[str], photos: Path) -> None:
+def check_column(flag: str, name: str | None, columns: Sequence[str], photos: str) -> None:
     """Refuse a column that is not there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The kinds of pictures, and what each needs; nothing heavy is imported, as the command line lists them before torch is there."""
+"""The kinds of pictures and what each needs, for the command line, which is there before torch is."""
 
 KINDS: dict[str, str] = {
     "reconstruction": "patches hidden by masked image modelling, and what its decoder makes of them",
@@ -20,7 +20,7 @@ def missing(kind: str, *, has_decoder: bool, has_texts: bool, given_texts: bool)
     """
     if kind == "reconstruction" and not has_decoder:
         return (
-            "the model has no pixel decoder.\nGive a run folder, or a checkpoint in one, of a run with objectives.mim."
+            "the model has no pixel decoder.\nGive the run folder, or a checkpoint in it, of a run with objectives.mim."
         )
     if kind == "texts" and not has_texts:
         return "the model was trained without texts.\nGive one of a run with objectives.lg_clip."

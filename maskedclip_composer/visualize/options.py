@@ -14,10 +14,13 @@ class Options:
     """One call.
 
     Attributes:
-        photos: Photographs, or a table of their features that `embed` wrote.
+        photos: Photographs (`use/photographs.py`), or a table of their features that `embed` wrote.
         model: Source of the model; a table of features needs none, unless texts are given.
         out: Folder of the pictures.
         images: Folder that a table's paths start from.
+        batch_size: Photographs of a forward pass.
+        workers: Processes that read photographs.
+        device: auto, cpu or cuda.
         kinds: Of `kinds.KINDS`; empty draws all that can be drawn.
         texts: To compare photographs with.
         labels: Column of labels.
@@ -26,16 +29,17 @@ class Options:
         points: Photographs in `spaces`, at most.
         mask_ratio: Share of hidden patches; None takes the run's.
         seed: Of all draws.
-        workers: Processes that read photographs.
-        device: None takes cuda where there is one.
         log: Store the files with the model's own MLflow run.
         command: As it was typed, for the page.
     """
 
-    photos: Path
+    photos: str
     model: str | None
     out: Path
-    images: Path | None = None
+    images: str | None = None
+    batch_size: int = 64
+    workers: int = 0
+    device: str = "auto"
     kinds: Sequence[str] = ()
     texts: Sequence[str] = ()
     labels: str | None = None
@@ -44,16 +48,12 @@ class Options:
     points: int = 1000
     mask_ratio: float | None = None
     seed: int = 0
-    workers: int = 0
-    device: str | None = None
     log: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
-        for name, least, usual in (("count", 1, 4), ("points", 3, 1000), ("workers", 0, 4), ("seed", 0, 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise UserError(f"--{name} {value}: give {least} or more; {usual} is usual.")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: give 0 or more.")
         if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
             raise UserError(f"--mask-ratio {self.mask_ratio}: give a share between 0 and 1; 0.75 is usual.")
         if len(self.texts) > _MOST_TEXTS:

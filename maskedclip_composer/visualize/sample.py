@@ -16,7 +16,6 @@ from maskedclip_composer.use.photographs import batches
 from maskedclip_composer.use.transform import PhotographTransform
 from maskedclip_composer.visualize.drawn import Shown, wrapped
 
-BATCH = 32
 _NAME = 30  # characters beside a photograph
 # So many are read to draw one: labels shall differ, and some may be unreadable.
 _CANDIDATES = 8
@@ -71,6 +70,7 @@ def read_sample(
     points: int | None,
     label: str | None,
     seed: int,
+    batch_size: int = 64,
     workers: int = 0,
 ) -> Sample:
     """Read a sample of photographs, and encode it.
@@ -83,6 +83,7 @@ def read_sample(
         points: Photographs that both spaces are compared on; None leaves features out.
         label: Name of the column with labels.
         seed: Of the draw.
+        batch_size: Photographs of a forward pass.
         workers: Processes that read photographs.
 
     Raises:
@@ -93,7 +94,7 @@ def read_sample(
     read: list[tuple[int, Photograph]] = []
     unreadable, masked, clip = [], [], []
     for batch in batches(
-        Chosen(photographs, indices), transform, batch_size=BATCH, workers=workers, device=model.device
+        Chosen(photographs, indices), transform, batch_size=batch_size, workers=workers, device=model.device
     ):
         for photograph in batch.photographs:
             index = indices[len(read) + len(unreadable)]

@@ -71,8 +71,8 @@ def linear_cka(
     """Return the linear centred kernel alignment of two spaces: 1 where one is the other turned and scaled.
 
     Kornblith et al. 2019 (arXiv 1905.00414). Their plain form rises towards 1 as features outnumber photographs, also
-    between unrelated spaces; the debiased one (Nguyen et al. 2020, arXiv 2010.15327, with the unbiased estimator of Song
-    et al. 2012) is about 0 there, and may fall a little below.
+    between unrelated spaces; the debiased one (Nguyen et al. 2020, arXiv 2010.15327, with the unbiased estimator of
+    Song et al. 2012) is about 0 there, and may fall a little below.
 
     Raises:
         ValueError: There are fewer than four photographs, or all features of a space are equal.

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from maskedclip_composer.callbacks.picture_columns import Cell, Column, Scale
 from maskedclip_composer.callbacks.picture_drawing import draw
+from maskedclip_composer.objectives.two_tower import TwoTower
 from maskedclip_composer.use.dual_tower import DualTower
+from maskedclip_composer.use.tokenizer import Tokenizer
 from maskedclip_composer.visualize.drawn import Drawn, Shown, Subject, wrapped
 
+_BATCH = 64
 _READING = (
     "The cosine of each patch behind the bridge, projected to the CLIP space as if it were a whole image, with the "
     "text above. All texts share one scale of colours, so that they can be compared; below each photograph stands the "
@@ -26,9 +29,9 @@ _LIMITS = (
 def draw_texts(subject: Subject, shown: Shown, texts: Sequence[str]) -> Drawn:
     """Draw a heat map of cosines for each photograph and text."""
     assert subject.tokenizer is not None
-    text_features = subject.model.encode_text(**subject.tokenizer(texts))
-    patches = (patch_features(subject.model, shown.images) @ text_features.T).cpu()
-    whole = (subject.model.encode_image(shown.images) @ text_features.T).cpu()
+    words = text_features(subject.model, subject.tokenizer, texts)
+    patches = patch_features(subject.model, shown.images).cpu() @ words.T
+    whole = subject.model.encode_image(shown.images).cpu() @ words.T
     low, high = patches.min().item(), patches.max().item()
     scale = Scale("cosine", low, max(high, low + 1e-3))
     columns = [Column("input", [Cell(view) for view in shown.pixels])]
@@ -61,8 +64,14 @@ def patch_features(
     model: DualTower, images: UInt8[Tensor, "images 3 size size"]
 ) -> Float[Tensor, "images patches dim"]:
     """Return L2-normalised features of the CLIP space of every patch, each as an image of which it is all patches."""
-    assert model.joint_space is not None
+    assert isinstance(model.joint_space, TwoTower)
     patches = model.bridge_tokens(images)[:, 1:]
     # The heads of a joint space take the class token too, and leave it out: any token may stand in its place.
     alone = patches.flatten(0, 1)[:, None].expand(-1, 2, -1)
     return model.joint_space.embed_images(alone).unflatten(0, patches.shape[:2])
+
+
+def text_features(model: DualTower, tokenizer: Tokenizer, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+    """Return L2-normalised features of the CLIP space of any number of texts, on the CPU."""
+    batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+    return torch.cat([model.encode_text(**tokenizer(batch)).cpu() for batch in batches])
