@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, reason in result.left_out.items():
         print(f"left out: {name}: {reason}")
     if result.unreadable:
-        print(f"{len(result.unreadable)} photographs cannot be read; the page lists them")
+        print(f"photographs that cannot be read: {len(result.unreadable)}; the page lists them")
     print("\n".join(map(str, files)))
     return 0
 

@@ -16,13 +16,13 @@ class Purity:
     Attributes:
         share: Of the nearest neighbours that have the photograph's label, mean over photographs.
         chance: The same for neighbours drawn at random among those that may be neighbours.
-        per_label: `share` over the photographs of each label, by its number.
+        per_label: `share` and `chance` over the photographs of each label, by its number.
         neighbours: How many were looked at.
     """
 
     share: float
     chance: float
-    per_label: dict[int, float]
+    per_label: dict[int, tuple[float, float]]
     neighbours: int
 
 
@@ -61,7 +61,10 @@ def neighbour_purity(
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
         share[rows] = np.take_along_axis(same, nearest, axis=1).mean(axis=1)
         chance[rows] = (same & possible).sum(axis=1) / possible.sum(axis=1)
-    per_label = {int(label): float(share[labels == label].mean()) for label in np.unique(labels)}
+    per_label = {
+        int(label): (float(share[labels == label].mean()), float(chance[labels == label].mean()))
+        for label in np.unique(labels)
+    }
     return Purity(float(share.mean()), float(chance.mean()), per_label, count)
 
 

@@ -28,7 +28,8 @@ _READING = (
 )
 _LIMITS = (
     "Purity depends on how often labels occur, on what a label means and on the camera: photographs of one clinic may "
-    "be neighbours for their camera alone, so compare spaces of the same photographs only."
+    "be neighbours for their camera alone, so compare spaces of the same photographs only. Several labels of one "
+    "photograph count as a label of their own."
 )
 _TSNE = (
     " In t-SNE neither sizes of clusters nor distances between them mean anything, and another seed draws another "
@@ -135,7 +136,10 @@ def _purity(points: Points, features: Float[np.ndarray, "images dim"]) -> tuple[
             "purity": found.share,
             "purity_by_chance": found.chance,
             "neighbours": found.neighbours,
-            "purity_per_label": {str(names[label]): share for label, share in found.per_label.items()},
+            "purity_per_label": {
+                str(names[label]): {"purity": share, "by_chance": chance}
+                for label, (share, chance) in found.per_label.items()
+            },
             "patients_apart": groups is not None,
         },
     )
