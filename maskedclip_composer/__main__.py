@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "zero-shot": ("use.zero_shot", "photographs against classes in words"),
     "retrieve": ("use.retrieve", "the photographs that fit a text, or look like another"),
     "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
+    "visualize": ("visualize.command", "pictures of what a model has learnt"),
 }
 
 
