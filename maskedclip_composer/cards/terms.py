@@ -194,7 +194,7 @@ class Terms:
 
 
 def _conflicts(parts: Sequence[Part]) -> list[str]:
-    """Name share-alike licences beside what they forbid to add: another share-alike licence, or a further restriction."""
+    """Name share-alike licences beside what they forbid to add: another one, or a further restriction."""
     alike = {part.licence or part.name for part in parts if _has(part, "pass on under the same licence")}
     stricter = [
         part.name
