@@ -1,4 +1,4 @@
-"""Manifest and data card of prepared shards, collected for the record of a run."""
+"""Manifest, report and data card of prepared shards, collected for the record of a run."""
 
 import shutil
 import tempfile
