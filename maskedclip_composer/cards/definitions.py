@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from maskedclip_composer.cards.run_files import RunFiles
+
 OBJECTIVES = {
     "mim": ("L_mim", "masked image modelling: patches that are hidden are reconstructed from those that are not"),
     "lg_clip": ("L_lg_clip", "label-guided contrast of images and texts; with a label for each pair it is CLIP"),
@@ -33,6 +35,27 @@ METRICS = {
 
 HUB_METRICS = {"roc": "roc_auc", "prc": "average_precision", "accuracy": "accuracy", "f1": "f1"}
 """Of these the front matter tells the values, under the hub's names."""
+
+TITLES = {"roc": "ROC", "prc": "PRC", "accuracy": "Accuracy", "f1": "F1"}
+"""How those are printed, as in the report."""
+
+
+_ROWS = {
+    frozenset({"mim"}): "MAE",
+    frozenset({"lg_clip"}): "CLIP",
+    frozenset({"mim", "lg_clip"}): "MAE+CLIP",
+    frozenset({"mim", "lg_clip", "mfd"}): "MaskedCLIP",
+}
+
+
+def recipe_name(run: RunFiles) -> str:
+    """Return the row of the paper's ablation that a run's objectives are, or what the objectives are."""
+    names = frozenset(run.objectives)
+    is_flip = run.section("objectives", "lg_clip").get("patches", "whole") != "whole"
+    row = None if is_flip else _ROWS.get(names)
+    if row is None:
+        return f"the objectives {', '.join(sorted(names))}"
+    return "MAE+CLIP with the bridge" if row == "MAE+CLIP" and run.section("bridge").get("depth") else row
 
 
 def selection(protocol: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """What suites have measured of a run's encoder: by the report's own code, so that both say the same."""
 
-import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +17,6 @@ from maskedclip_composer.report.groups import Key, Results, load_results
 from maskedclip_composer.report.long_table import long_tables
 from maskedclip_composer.report.resampling import resample
 from maskedclip_composer.report.summary import Summary, summarise
-
-log = logging.getLogger(__name__)
 
 DRAWS = 2000
 """Of test patients, for the intervals: the report's number unless it is told another."""
@@ -97,6 +93,9 @@ def read_evaluations(run: Path, suites: Iterable[Path]) -> tuple[list[Evaluation
     told: list[str] = []
     own: str | None = None
     for folder in suites:
+        if not (folder / "suite.json").is_file():
+            told.append(f"suite {folder.absolute().name} is not where it was")
+            continue
         try:
             suite = load_suite(folder)
             own = own or fingerprint(load(str(run / "encoder.safetensors")))
@@ -104,11 +103,14 @@ def read_evaluations(run: Path, suites: Iterable[Path]) -> tuple[list[Evaluation
             if names:
                 found.append(_evaluation(load_results(folder), names[0]))
             elif any(is_of(run, facts) for facts in suite.encoders.values()):
-                told.append(f"{folder.absolute().name} evaluated other weights of this run than {run.name} holds now")
+                told.append(
+                    f"suite {folder.absolute().name} evaluated this run with other weights than encoder.safetensors holds "
+                    "now, or at another image size"
+                )
             else:
-                told.append(f"{folder.absolute().name} did not evaluate this run")
+                told.append(f"suite {folder.absolute().name} did not evaluate this run")
         except UserError as error:
-            told.append(str(error).splitlines()[0])
+            told.append(f"suite {folder.absolute().name} cannot be used: {str(error).splitlines()[0]}")
     return found, told
 
 
@@ -140,7 +142,9 @@ def _evaluation(results: Results, encoder: str) -> Evaluation:
     return Evaluation(
         name=results.folder.absolute().name,
         encoder=encoder,
-        comparator=(suite.baseline, redact_text(suite.encoders[suite.baseline].description)) if len(shown) > 1 else None,
+        comparator=(suite.baseline, redact_text(suite.encoders[suite.baseline].description))
+        if len(shown) > 1
+        else None,
         tasks=[_task(own, encoder, task) for task in own.tasks if any(key.task == task for key in mine)],
         protocols={name: suite.protocols[name] for name in own.protocols},
         summaries=mine,
@@ -165,17 +169,3 @@ def _task(results: Results, encoder: str, task: str) -> TaskResult:
         source=redact_text(facts.source),
         fingerprint=facts.fingerprint,
     )
-
-
-def remembered(run: Path) -> list[Path]:
-    """Return the suites that `remember` has noted."""
-    path = run / _FILE
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["suites"] if path.is_file() else []
-        return [(run / name).resolve() for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning(f"{path} is damaged ({error!r}); the suites that it named are left out of the card.")
-        return []
-
-
-_FILE = "suites.json"

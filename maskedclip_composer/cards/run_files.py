@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ class EncoderFile:
         sha256: Of the file.
         bytes: Its size.
         parameters: In it.
+        width: Of a feature; None where the file is of another layout.
         said: What was written into its header: name, image_size, patch_size, depth, mean, std, trained.
     """
 
     sha256: str
     bytes: int
     parameters: int
+    width: int | None
     said: dict[str, str]
 
 
@@ -156,19 +159,19 @@ def _encoder(path: Path, absent: dict[str, str]) -> EncoderFile | None:
     try:
         with safe_open(str(path), framework="np") as file:
             said = dict(file.metadata() or {})
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  it is no mapping
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  it is no mapping
         with path.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     except (OSError, SafetensorError) as error:
         absent[path.name] = f"{path.name} is damaged ({error})"
         return None
-    parameters = 0
-    for shape in shapes:
-        size = 1
-        for side in shape:
-            size *= side
-        parameters += size
-    return EncoderFile(sha256=sha256, bytes=path.stat().st_size, parameters=parameters, said=said)
+    return EncoderFile(
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        width=shapes["norm.weight"][0] if "norm.weight" in shapes else None,
+        said=said,
+    )
 
 
 def _measured(path: Path, absent: dict[str, str]) -> Measured | None:

@@ -66,7 +66,7 @@ class StreamData:
     @property
     def is_all_listed(self) -> bool:
         """Whether the manifest lists as many photographs as the index."""
-        return self.samples is None or self.read.statuses[STORED] == self.samples
+        return self.samples is None or self.read.total == self.samples
 
 
 def read_streams(run: RunFiles) -> list[StreamData]:
