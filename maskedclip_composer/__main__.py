@@ -9,7 +9,9 @@ from maskedclip_composer.errors import UserError, report
 
 _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "card": ("cards.command", "write the model card and the data card of a run"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

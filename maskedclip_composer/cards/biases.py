@@ -32,10 +32,7 @@ def _of(stream: StreamData) -> list[str]:
     name, largest = sets[0]
     said = [f"sets: {plain(name)} has {largest / total:.0%} of the photographs" + _rest(len(sets))]
     known = sum(len(patients) for patients in read.patients.values())
-    if known:
-        said.append(f"patients: {known:,} are named for {total:,} photographs; several photographs of one are alike")
-    else:
-        said.append("patients: unknown, so photographs of one patient cannot be told from those of others")
+    said.append(f"patients: {known:,} for {total:,} photographs" if known else "patients: unknown")
     eyes = sum(read.eyes.values(), start=type(read.datasets)())
     said.append(f"eyes: {plain(listed(eyes))}")
     labels = sum(read.labels.values(), start=type(read.datasets)())
@@ -48,11 +45,8 @@ def _of(stream: StreamData) -> list[str]:
         )
     widths = np.frombuffer(read.measures["original_width"], np.float32)
     low, middle, high = np.percentile(widths, (5, 50, 95))
-    said.append(
-        f"originals: {low:,.0f}, {middle:,.0f} and {high:,.0f} pixels wide at the 5th, 50th and 95th percentile"
-    )
-    uncropped = read.crop.get("failed", 0)
-    if uncropped:
+    said.append(f"originals: {low:,.0f}, {middle:,.0f}, {high:,.0f} pixels wide (5th, 50th, 95th percentile)")
+    if uncropped := read.crop.get("failed", 0):
         said.append(f"crop: no retina was found in {uncropped:,} photographs, which are in as they were")
     return [f"{line}." for line in said]
 

@@ -12,13 +12,13 @@ from maskedclip_composer.cards.terms_section import terms_section
 from maskedclip_composer.cards.training_data import StreamData
 
 FEWEST = 10
-"""Photographs that a text must be of to be shown. A run's card is published; a text of one patient may tell who it is."""
+"""Photographs that a text must be of to be shown: a run's card is published, and a text may tell who somebody is."""
 
 
 def data_card(run: RunFiles, streams: Sequence[StreamData]) -> str:
     """Return the card. It names no photograph and no patient, and no text that few photographs have."""
     terms = Terms.of(part for stream in streams for part in stream.parts)
-    subject = "These data as a whole, and to be safe a model that was trained on them"
+    subject = "The collection that this run read, and to be safe a model that was trained on it"
     sections = [
         Section("Streams", _streams(streams)),
         Section("Terms", terms_section(terms, subject)),

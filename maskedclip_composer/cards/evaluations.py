@@ -14,8 +14,10 @@ from maskedclip_composer.evaluation.training_run import training_run
 from maskedclip_composer.report.caveats import caveats
 from maskedclip_composer.report.formats import markdown
 from maskedclip_composer.report.groups import Key, Results, load_results
+from maskedclip_composer.report.headline import findings
 from maskedclip_composer.report.long_table import long_tables
 from maskedclip_composer.report.resampling import resample
+from maskedclip_composer.report.significance import compare
 from maskedclip_composer.report.summary import Summary, summarise
 
 DRAWS = 2000
@@ -61,6 +63,7 @@ class Evaluation:
         protocols: As recorded, of those.
         summaries: Means, deviations and intervals of the encoder alone.
         tables: All metrics of the encoder and the baseline, in Markdown, one table a protocol.
+        findings: Whether it differs from the baseline, as the report says it.
         caveats: What a reader has to know first.
         seeds: Most seeds of a group.
         commit: Of the code that evaluated, if known.
@@ -73,6 +76,7 @@ class Evaluation:
     protocols: dict[str, dict]
     summaries: dict[Key, Summary]
     tables: list[Markdown]
+    findings: list[str]
     caveats: list[str]
     seeds: int
     commit: str | None
@@ -104,8 +108,8 @@ def read_evaluations(run: Path, suites: Iterable[Path]) -> tuple[list[Evaluation
                 found.append(_evaluation(load_results(folder), names[0]))
             elif any(is_of(run, facts) for facts in suite.encoders.values()):
                 told.append(
-                    f"suite {folder.absolute().name} evaluated this run with other weights than encoder.safetensors holds "
-                    "now, or at another image size"
+                    f"suite {folder.absolute().name} evaluated this run with other weights than encoder.safetensors "
+                    "holds now, or at another image size"
                 )
             else:
                 told.append(f"suite {folder.absolute().name} did not evaluate this run")
@@ -137,7 +141,8 @@ def _evaluation(results: Results, encoder: str) -> Evaluation:
     )
     if not any(key.encoder == encoder for key in own.groups):
         raise UserError(f"{results.folder.absolute().name} has no finished cell of this run")
-    summaries = summarise(own, resample(own, DRAWS))
+    resampled = resample(own, DRAWS)
+    summaries = summarise(own, resampled)
     mine = {key: summary for key, summary in summaries.items() if key.encoder == encoder}
     return Evaluation(
         name=results.folder.absolute().name,
@@ -150,6 +155,9 @@ def _evaluation(results: Results, encoder: str) -> Evaluation:
         summaries=mine,
         # Below a heading of the card: one level further down than in the report.
         tables=[Markdown(markdown(table).replace("## ", "#### ", 1)) for table in long_tables(own, summaries)],
+        findings=[found.sentence for found in findings(own, compare(own, summaries, resampled, shown[0]), shown[0])]
+        if len(shown) > 1
+        else [],
         caveats=caveats(own, summaries),
         seeds=max(len(summary.seeds) for summary in mine.values()),
         commit=suite.provenance.get("git_commit"),

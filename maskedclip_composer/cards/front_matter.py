@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -73,7 +73,7 @@ def _results(evaluation: "Evaluation") -> list[EvalResult]:
         for name, metric in HUB_METRICS.items():
             if name not in summary.mean:
                 continue
-            arguments = {"seeds": len(summary.seeds), "train_images": summary.train_images[1]}
+            arguments: dict[str, Any] = {"seeds": len(summary.seeds), "train_images": summary.train_images[1]}
             arguments |= {"test_images": task.images.get("test"), "contaminated_test_images": task.contaminated}
             if (interval := summary.intervals.get(name)) is not None and all(map(math.isfinite, interval)):
                 arguments["interval_95"] = [round(float(end), 4) for end in interval]

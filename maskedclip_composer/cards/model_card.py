@@ -11,7 +11,7 @@ from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards import model_facts, model_results, run_facts
 from maskedclip_composer.cards.biases import bias_lines
 from maskedclip_composer.cards.front_matter import front_matter
-from maskedclip_composer.cards.markdown import Markdown, plain
+from maskedclip_composer.cards.markdown import Markdown, code, plain
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.terms import Part, Terms
 from maskedclip_composer.cards.terms_section import meaning, terms_section
@@ -58,12 +58,10 @@ def model_card(
         has_texts=bool(run.objectives.keys() & model_facts.TWO_TOWERS),
         timm=timm,
         image_size=said.get("image_size", ""),
-        mean=said.get("mean", ""),
-        std=said.get("std", ""),
+        mean=code(said.get("mean", "")),
+        std=code(said.get("std", "")),
         data=model_facts.data(streams),
-        terms=_block(
-            [meaning(terms), "", *terms_section(terms, "These weights, to be careful, as the data they are made of")]
-        ),
+        terms=_block([meaning(terms), "", *terms_section(terms, "This model, to be as careful as its data want it")]),
         contamination=model_results.contamination(streams, evaluations),
         results=model_results.results(evaluations, told),
         cost=run_facts.cost(run),
@@ -94,8 +92,8 @@ def _absent(run: RunFiles, streams: Sequence[StreamData]) -> list[str]:
         if not stream.absent and not stream.options
     ]
     reasons += [
-        f"{stream.name} stream: its index lists {stream.samples:,} photographs, the manifest {stream.read.total:,}; the "
-        "rest may be anything"
+        f"{stream.name} stream: its index lists {stream.samples:,} photographs, the manifest {stream.read.total:,}; "
+        "the rest may be anything"
         for stream in streams
         if not stream.absent and not stream.is_all_listed
     ]

@@ -1,14 +1,13 @@
 """What a model card says of the network and of its data: tables and sentences from a run's files."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards.definitions import OBJECTIVES, recipe_name
-from maskedclip_composer.cards.markdown import Markdown, plain, table
+from maskedclip_composer.cards.markdown import Markdown, code, plain, table
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.set_sections import listed
 from maskedclip_composer.cards.terms import Terms
@@ -38,37 +37,21 @@ def lead(run: RunFiles, streams: Sequence[StreamData]) -> Markdown:
 def glance(run: RunFiles, streams: Sequence[StreamData], terms: Terms, evaluations: "Sequence[Evaluation]") -> Markdown:
     """Return the table that a reader in a hurry wants."""
     encoder = run.encoder
-    seen: Counter[str] = Counter()
-    for evaluation in evaluations:
-        for task in evaluation.tasks:
-            seen["unknown" if task.contaminated is None else "seen" if task.contaminated else "clean"] += 1
-    contamination = {
-        "seen": "have test photographs that pre-training has seen",
-        "unknown": "are unknown",
-        "clean": "have none",
-    }
-    told = ", ".join(f"{seen[key]} {words}" for key, words in contamination.items() if seen[key])
+    counts = [task.contaminated for evaluation in evaluations for task in evaluation.tasks]
+    unknown, seen = counts.count(None), sum(count for count in counts if count)
+    told = f"{seen:,} in {len(counts) - unknown} tasks; unknown in {unknown}" if counts else "no suite has looked yet"
+    state = "not finished: there is no encoder file" if encoder is None else not_recorded("metrics.jsonl")
+    if encoder is not None and run.measured is not None:
+        state = f"trained, {run.measured.steps:,} steps"
+    size = not_recorded("there is no encoder file")
+    if encoder is not None:
+        size = f"{encoder.parameters:,} parameters, {encoder.bytes / 1e6:,.1f} MB"
     rows = [
-        (
-            "state",
-            f"trained, {run.measured.steps:,} steps"
-            if encoder and run.measured
-            else "not finished: no encoder file"
-            if not encoder
-            else not_recorded("metrics.jsonl"),
-        ),
-        (
-            "image encoder",
-            f"{encoder.parameters:,} parameters, {encoder.bytes / 1e6:,.1f} MB"
-            if encoder
-            else not_recorded("no encoder file"),
-        ),
+        ("state", state),
+        ("image encoder", size),
         ("data sets", ", ".join(_sets(streams)) or not_recorded("no manifest lay beside the shards")),
         ("what may be done with it", meaning(terms)),
-        (
-            "test photographs seen in pre-training",
-            f"of the tasks evaluated, {told}" if told else "no suite has evaluated this encoder yet",
-        ),
+        ("test photographs seen in pre-training", told),
     ]
     return _lines(table(("", ""), rows))
 
@@ -82,15 +65,11 @@ def architecture(run: RunFiles) -> Markdown:
     said = run.encoder.said if run.encoder else {}
     image, bridge, text = run.section("image_encoder"), run.section("bridge"), run.section("text_encoder")
     size = said.get("image_size") or run.section("data").get("image_size")
-    depth = said.get("depth") or image.get("depth")
+    depth = said.get("depth") or image.get("depth") or "its own number of"
+    patch = said.get("patch_size") or image.get("patch_size") or "its own number of"
     rows: list[tuple[str, object]] = [
         ("recipe", recipe_name(run)),
-        (
-            "image encoder E_I",
-            f"{image.get('name')}, {depth or 'its own'} blocks, patches of {said.get('patch_size', '?')} pixels",
-        )
-        if said
-        else ("image encoder E_I", f"{image.get('name')}, {depth or 'its own number of'} blocks"),
+        ("image encoder E_I", f"{image.get('name')}, {depth} blocks, patches of {patch} pixels"),
         ("input", f"{size} x {size} pixels, RGB"),
         ("bridge B", f"{bridge.get('depth')} blocks" if bridge.get("depth") else "none"),
         ("text encoder E_T", _text(run, text)),
@@ -141,18 +120,13 @@ def starting_weights(run: RunFiles) -> list[str]:
 
 def start(run: RunFiles) -> Markdown:
     """Say what training began with."""
-    lines = []
-    for name in starting_weights(run):
-        lines.append(
-            f"- Started from {plain(name)}. What these weights were trained on, and on what terms, no file of a "
-            "run records: check at their source."
-        )
-    if run.origin:
-        lines.append(
-            f"- {plain(redact_text(str(run.origin.get('description'))))}, sha256 `{plain(run.origin.get('sha256'))}`."
-        )
-    if len(lines) == 0 or not (needs_origin(run) or run.section("image_encoder").get("pretrained")):
+    unknown = "What these weights were trained on, and on what terms, no file of a run records: check at their source."
+    lines = [f"- Started from {plain(name)}. {unknown}" for name in starting_weights(run)]
+    if not (needs_origin(run) or run.section("image_encoder").get("pretrained")):
         lines.insert(0, "- The image encoder started from random weights.")
+    if run.origin:
+        description = plain(redact_text(str(run.origin.get("description"))))
+        lines.append(f"- {description}, sha256 {code(run.origin.get('sha256'))}.")
     return _lines(lines)
 
 
@@ -160,23 +134,17 @@ def data(streams: Sequence[StreamData]) -> Markdown:
     """Return a table of the streams and how their photographs were prepared."""
     rows, notes = [], []
     for stream in streams:
-        reason = not_recorded(stream.absent)
-        read = stream.read
+        read, no_manifest = stream.read, not_recorded("data_manifest.json")
         patients = sum(map(len, read.patients.values()))
+        texts = f"{read.texts.total():,} ({len(read.texts):,} distinct)" if read.texts else "none"
+        known = [", ".join(f"{name} {count:,}" for name, count in sorted(read.datasets.items()))]
+        known += [f"{patients:,}" if patients else "unknown", texts]
         rows.append(
             (
                 stream.name,
-                f"{stream.samples:,}" if stream.samples is not None else not_recorded("data_manifest.json"),
-                reason
-                if stream.absent
-                else ", ".join(f"{name} {count:,}" for name, count in sorted(read.datasets.items())),
-                reason if stream.absent else f"{patients:,}" if patients else "unknown",
-                reason
-                if stream.absent
-                else f"{read.texts.total():,} ({len(read.texts):,} distinct)"
-                if read.texts
-                else "none",
-                f"sha256 {stream.sha256[:16]}" if stream.sha256 else not_recorded("data_manifest.json"),
+                no_manifest if stream.samples is None else f"{stream.samples:,}",
+                *([not_recorded(stream.absent)] * 3 if stream.absent else known),
+                f"sha256 {stream.sha256[:16]}" if stream.sha256 else no_manifest,
             )
         )
         if stream.options:

@@ -39,10 +39,9 @@ def contamination(streams: Sequence[StreamData], evaluations: "Sequence[Evaluati
             lines += ["", f"Preparation kept {refused:,} photographs of downstream test sets out of {stream.name}."]
         if kept:
             told = ", ".join(f"{count:,} of {name} that are in {test}" for (name, test), count in stream.kept.items())
-            lines += [
-                "",
-                f"**Preparation let {kept:,} photographs of downstream test sets into {stream.name}**: {plain(told)}.",
-            ]
+            said = f"**Preparation let {kept:,} photographs of downstream test sets into {stream.name}**"
+            lines += ["", f"{said}: {plain(told)}."]
+    lines += ["", "Patients were not compared: another photograph of a patient of pre-training is not found this way."]
     return _lines(lines)
 
 
@@ -58,15 +57,14 @@ def results(evaluations: "Sequence[Evaluation]", told: Sequence[str]) -> Markdow
         lines = ["No suite has evaluated this encoder yet: `composer evaluate.py` does, and writes this card again."]
     else:
         lines = [
-            "In per cent, with the mean over seeds ± the sample standard deviation over seeds [95 % interval of the mean "
-            "by resampling the test patients]. The same numbers stand in each suite's own report.",
+            "In per cent: the mean over seeds ± the sample standard deviation over seeds [95 % interval of the mean by "
+            "resampling the test patients]. The same numbers stand in each suite's own report.",
             "",
         ]
         for evaluation in evaluations:
             lines += _suite(evaluation)
-        used = {
-            name for evaluation in evaluations for summary in evaluation.summaries.values() for name in summary.mean
-        }
+        summaries = [summary for evaluation in evaluations for summary in evaluation.summaries.values()]
+        used = {name for summary in summaries for name in summary.mean}
         lines += ["### What the metrics are", "", *table(("metric", "definition"), _definitions(used))]
     lines += ["", *(f"- Not shown: {plain(redact_text(reason))}." for reason in told)] if told else []
     return _lines(lines)
@@ -96,7 +94,7 @@ def _suite(evaluation: "Evaluation") -> list[str]:
             settings.get("title") or name,
             settings.get("source", ""),
             selection(settings),
-            "; ".join(settings.get("deviations") or ["none"]),
+            " ".join(settings.get("deviations") or ["none"]),
         )
         for name, settings in evaluation.protocols.items()
     ]
@@ -110,9 +108,7 @@ def _suite(evaluation: "Evaluation") -> list[str]:
     if evaluation.comparator is not None:
         name, what = evaluation.comparator
         lines[-1] += f" Beside it stands the suite's baseline, {plain(name)}: {plain(what)}."
-    lines += (
-        ["", *(f"- {plain(redact_text(caveat))}" for caveat in evaluation.caveats), ""] if evaluation.caveats else [""]
-    )
+    lines += ["", *(f"- {plain(redact_text(said))}" for said in (*evaluation.findings, *evaluation.caveats)), ""]
     head = ("task", "labels", "classes", "photographs: train / val / test", "test patients", "source", "split, sha256")
     lines += [*table(head, tasks), ""]
     lines += [*table(("protocol", "follows", "chosen on validation", "deviations"), protocols), ""]

@@ -36,9 +36,9 @@ def cost(run: RunFiles) -> Markdown:
         rows.append(("images a second, at the end", f"{speed:,.1f}"))
     rows.append(("energy", not_recorded("nothing in training measures it")))
     note = (
-        "Hours are those of steps and evaluations as Composer counts them: without the start, and without steps that "
+        "Hours are those of steps as Composer counts them: without the start, and without steps that an interruption "
     )
-    return _lines([*table(("", ""), rows), "", f"{note}an interruption has undone."])
+    return _lines([*table(("", ""), rows), "", f"{note}has undone."])
 
 
 def reproducibility(run: RunFiles, streams: Sequence[StreamData]) -> Markdown:
@@ -54,30 +54,21 @@ def reproducibility(run: RunFiles, streams: Sequence[StreamData]) -> Markdown:
         ("commit", f"{commit}{dirty}" if commit else not_recorded(unknown)),
         ("config", "config.yaml, all of it as resolved, beside this card"),
         ("encoder.safetensors", f"sha256 {run.encoder.sha256}" if run.encoder else not_recorded("no encoder file")),
-        (
-            "trained for",
-            run.encoder.said.get("trained", not_recorded("the file does not say"))
-            if run.encoder
-            else not_recorded("no encoder file"),
-        ),
     ]
     rows += [
         (f"index of {stream.name}", f"sha256 {stream.sha256}" if stream.sha256 else not_recorded("data_manifest.json"))
         for stream in streams
     ]
     if prompts:
-        rows.append(
-            ("prompt pack", f"{prompts.get('pack')}, version {prompts.get('version')}, sha256 {prompts.get('sha256')}")
-        )
-    versions = provenance.get("versions") or {}
-    rows.append(
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or not_recorded(unknown))
-    )
+        pack = f"{prompts.get('pack')}, version {prompts.get('version')}, sha256 {prompts.get('sha256')}"
+        rows.append(("prompt pack", pack))
+    versions = ", ".join(f"{name} {version}" for name, version in (provenance.get("versions") or {}).items())
+    rows.append(("versions", versions or not_recorded(unknown)))
     command = code(f"composer -n {ranks if ranks.isdigit() else 'PROCESSES'} train.py config.yaml output=FOLDER")
     return _lines(
         [
             f"The run's own command line is not recorded; with the data at the same places, {command} trains it again.",
-            "On a CPU the weights are then the same to the last bit, on a GPU not quite.",
+            "On a CPU, with these versions, the weights are then the same to the last bit; on a GPU not quite.",
             "",
             *table(("", ""), rows),
         ]

@@ -55,14 +55,26 @@ def write_cards(run: Path, suites: Iterable[Path] = (), *, out: Path | None = No
     return [place / name for name in texts]
 
 
-def rewrite_cards(suite: Path) -> list[Path]:
-    """Write the cards of every run that a suite has evaluated, and return them; a failure costs a warning."""
+def rewrite_cards(suite: Path, *, tracking_uri: str | None = None) -> list[Path]:
+    """Write the cards of every run that a suite has evaluated, also in MLflow; a failure costs a warning.
+
+    Args:
+        suite: Its folder.
+        tracking_uri: Of MLflow with its credentials, which a run does not keep.
+
+    Returns:
+        The cards.
+    """
     from maskedclip_composer.cards.evaluations import runs_of
+    from maskedclip_composer.cards.tracking import log_cards
 
     written: list[Path] = []
     for run in runs_of(suite):
         try:
-            written += write_cards(run, [suite])
+            cards = write_cards(run, [suite])
+            log_cards(run, cards, tracking_uri)
         except Exception as error:  # whatever it is, the results of the suite are worth more
             log.warning(f"the cards of {run} were not written again: {type(error).__name__}: {error}")
+        else:
+            written += cards
     return written
