@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
-            rewrite_cards(folder, tracking_uri=config.tracking.tracking_uri)
+            rewrite_cards(folder, to_mlflow=config.tracking.mlflow, tracking_uri=config.tracking.tracking_uri)
             print(f"\n{terminal_table(folder)}\n\n{page}", flush=True)
     except (Exception, SystemExit) as error:
         return stop(error, "evaluate.py")

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards.markdown import Markdown
+from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.cells import EncoderFacts, load_suite
 from maskedclip_composer.evaluation.encoders.fingerprint import fingerprint
@@ -147,7 +147,7 @@ def _evaluation(results: Results, encoder: str) -> Evaluation:
     return Evaluation(
         name=results.folder.absolute().name,
         encoder=encoder,
-        comparator=(suite.baseline, redact_text(suite.encoders[suite.baseline].description))
+        comparator=(suite.baseline, without_folders(suite.encoders[suite.baseline].description))
         if len(shown) > 1
         else None,
         tasks=[_task(own, encoder, task) for task in own.tasks if any(key.task == task for key in mine)],
@@ -174,6 +174,6 @@ def _task(results: Results, encoder: str, task: str) -> TaskResult:
         images=facts.images,
         patients=len(set(patients)) if all(patients) else None,
         contaminated=results.suite.encoders[encoder].contaminated.get(task),
-        source=redact_text(facts.source),
+        source=without_folders(facts.source),
         fingerprint=facts.fingerprint,
     )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards import model_facts, model_results, run_facts
 from maskedclip_composer.cards.biases import bias_lines
 from maskedclip_composer.cards.front_matter import front_matter
 from maskedclip_composer.cards.markdown import Markdown, code, plain
+from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.terms import Part, Terms
 from maskedclip_composer.cards.terms_section import meaning, terms_section
@@ -54,7 +54,7 @@ def model_card(
         architecture=model_facts.architecture(run),
         objectives=model_facts.objectives(run),
         start=model_facts.start(run),
-        width=run.encoder.width if run.encoder else model_facts.not_recorded("there is no encoder file"),
+        width=run.encoder.width if run.encoder else None,
         has_texts=bool(run.objectives.keys() & model_facts.TWO_TOWERS),
         timm=timm,
         image_size=said.get("image_size", ""),
@@ -70,7 +70,7 @@ def model_card(
         biases=_block(bias_lines(streams)),
         citations=model_facts.citations(streams),
         absent=_block(
-            [f"- {plain(redact_text(reason))}" for reason in _absent(run, streams)] or ["Nothing is missing."]
+            [f"- {plain(without_folders(reason))}" for reason in _absent(run, streams)] or ["Nothing is missing."]
         ),
     )
     data = front_matter(run, streams, terms, evaluations, model_facts.language(run))

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards.definitions import OBJECTIVES, recipe_name
 from maskedclip_composer.cards.markdown import Markdown, code, plain, table
+from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.set_sections import listed
 from maskedclip_composer.cards.terms import Terms
@@ -88,7 +87,8 @@ def architecture(run: RunFiles) -> Markdown:
 def _text(run: RunFiles, text: dict[str, Any]) -> str:
     if "paired" not in run.streams:
         return "none: trained without texts"
-    return f"{_shown(str(text.get('name')))}, {'pre-trained' if text.get('pretrained') else 'from random weights'}"
+    start = "pre-trained" if text.get("pretrained") else "from random weights"
+    return f"{without_folders(str(text.get('name')))}, {start}"
 
 
 def objectives(run: RunFiles) -> Markdown:
@@ -110,11 +110,11 @@ def starting_weights(run: RunFiles) -> list[str]:
     image, text = run.section("image_encoder"), run.section("text_encoder")
     found = []
     if needs_origin(run):
-        found.append(_shown(str(image["weights"])))
+        found.append(without_folders(str(image["weights"])))
     elif image.get("pretrained"):
         found.append(f"timm:{image.get('name')}")
     if "paired" in run.streams and text.get("pretrained"):
-        found.append(f"{_shown(str(text.get('name')))} (text encoder)")
+        found.append(f"{without_folders(str(text.get('name')))} (text encoder)")
     return found
 
 
@@ -125,7 +125,7 @@ def start(run: RunFiles) -> Markdown:
     if not (needs_origin(run) or run.section("image_encoder").get("pretrained")):
         lines.insert(0, "- The image encoder started from random weights.")
     if run.origin:
-        description = plain(redact_text(str(run.origin.get("description"))))
+        description = plain(without_folders(str(run.origin.get("description"))))
         lines.append(f"- {description}, sha256 {code(run.origin.get('sha256'))}.")
     return _lines(lines)
 
@@ -205,13 +205,6 @@ def language(run: RunFiles) -> str | None:
     except UserError:  # a file of one's own that is not here
         return None
     return found.language if found.sha256 == (run.manifest or {}).get("prompts", {}).get("sha256") else None
-
-
-def _shown(source: str) -> str:
-    """Return the name of weights without the folders of a machine."""
-    prefix, colon, rest = source.rpartition(":")
-    path = PurePath(redact_text(rest))
-    return f"{prefix}{colon}{path.name if path.is_absolute() or rest.startswith(('~', '.')) else path}"
 
 
 def _lines(lines: Sequence[str]) -> Markdown:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards.definitions import METRICS, selection
 from maskedclip_composer.cards.markdown import Markdown, plain, table
 from maskedclip_composer.cards.model_facts import not_recorded
+from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.cards.training_data import StreamData
 from maskedclip_composer.data.records import CONTAMINATED
 
@@ -66,7 +66,7 @@ def results(evaluations: "Sequence[Evaluation]", told: Sequence[str]) -> Markdow
         summaries = [summary for evaluation in evaluations for summary in evaluation.summaries.values()]
         used = {name for summary in summaries for name in summary.mean}
         lines += ["### What the metrics are", "", *table(("metric", "definition"), _definitions(used))]
-    lines += ["", *(f"- Not shown: {plain(redact_text(reason))}." for reason in told)] if told else []
+    lines += ["", *(f"- Not shown: {plain(without_folders(reason))}." for reason in told)] if told else []
     return _lines(lines)
 
 
@@ -108,7 +108,7 @@ def _suite(evaluation: "Evaluation") -> list[str]:
     if evaluation.comparator is not None:
         name, what = evaluation.comparator
         lines[-1] += f" Beside it stands the suite's baseline, {plain(name)}: {plain(what)}."
-    lines += ["", *(f"- {plain(redact_text(said))}" for said in (*evaluation.findings, *evaluation.caveats)), ""]
+    lines += ["", *(f"- {plain(without_folders(said))}" for said in (*evaluation.findings, *evaluation.caveats)), ""]
     head = ("task", "labels", "classes", "photographs: train / val / test", "test patients", "source", "split, sha256")
     lines += [*table(head, tasks), ""]
     lines += [*table(("protocol", "follows", "chosen on validation", "deviations"), protocols), ""]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.cards.markdown import Markdown, code, plain, table
 from maskedclip_composer.cards.model_facts import not_recorded
 from maskedclip_composer.cards.run_files import RunFiles, count_faults
@@ -35,10 +34,8 @@ def cost(run: RunFiles) -> Markdown:
     if (speed := last.get("throughput/samples_per_sec")) is not None:
         rows.append(("images a second, at the end", f"{speed:,.1f}"))
     rows.append(("energy", not_recorded("nothing in training measures it")))
-    note = (
-        "Hours are those of steps as Composer counts them: without the start, and without steps that an interruption "
-    )
-    return _lines([*table(("", ""), rows), "", f"{note}has undone."])
+    note = "Hours are those of steps as Composer counts them: without the start, and without steps that were undone."
+    return _lines([*table(("", ""), rows), "", note])
 
 
 def reproducibility(run: RunFiles, streams: Sequence[StreamData]) -> Markdown:
@@ -93,7 +90,7 @@ def faults(run: RunFiles) -> Markdown:
     lines += ["", f"Losses of the last step: {ended}." if ended else not_recorded("metrics.jsonl has no loss")]
     lines += ["", f"**Not finite at the end**: {', '.join(strange)}."] if strange else []
     lines += ["", "Interruptions and downloads that were tried again are not recorded."]
-    return _lines([redact_text(line) for line in lines])
+    return _lines(lines)
 
 
 def _lines(lines: Sequence[str]) -> Markdown:

@@ -55,24 +55,26 @@ def write_cards(run: Path, suites: Iterable[Path] = (), *, out: Path | None = No
     return [place / name for name in texts]
 
 
-def rewrite_cards(suite: Path, *, tracking_uri: str | None = None) -> list[Path]:
-    """Write the cards of every run that a suite has evaluated, also in MLflow; a failure costs a warning.
+def rewrite_cards(suite: Path, *, to_mlflow: bool, tracking_uri: str | None = None) -> list[Path]:
+    """Write the cards of every run that a suite has evaluated; a failure costs a warning.
 
     Args:
         suite: Its folder.
+        to_mlflow: Whether the runs' own runs in MLflow get them too.
         tracking_uri: Of MLflow with its credentials, which a run does not keep.
 
     Returns:
         The cards.
     """
     from maskedclip_composer.cards.evaluations import runs_of
-    from maskedclip_composer.cards.tracking import log_cards
+    from maskedclip_composer.cards.tracking import log_cards  # MLflow takes seconds to import
 
     written: list[Path] = []
     for run in runs_of(suite):
         try:
             cards = write_cards(run, [suite])
-            log_cards(run, cards, tracking_uri)
+            if to_mlflow:
+                log_cards(run, cards, tracking_uri)
         except Exception as error:  # whatever it is, the results of the suite are worth more
             log.warning(f"the cards of {run} were not written again: {type(error).__name__}: {error}")
         else:
