@@ -24,7 +24,7 @@ def test_what_is_no_run_is_an_error_in_words(tmp_path, capsys):
 
 def test_help_and_a_card_without_suites_need_no_torch(run):
     """torch takes seconds."""
-    code = "import sys; from maskedclip_composer.cards.command import main; main(sys.argv[1:]); "
-        "sys.exit('torch' in sys.modules)"
+    code = "import sys; from maskedclip_composer.cards.command import main; main(sys.argv[1:])"
+    code += "; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr or "torch was imported"
