@@ -26,7 +26,7 @@ def data_card(run: RunFiles, streams: Sequence[StreamData]) -> str:
     ]
     said = (
         "What the run read, counted from the manifests that lay beside its shards. Photographs of the retina for "
-        "research; not for use on patients. Single photographs and patients are not named here: `data/` in the run's "
+        "research; not for use on patients. Photographs and patients are not named here: `data/` in the run's "
         "folder has the manifests."
     )
     parts = [f"# Data of the run {plain(run.name)}", said, set_sections.joined(sections, 2)]

@@ -38,7 +38,8 @@ def glance(run: RunFiles, streams: Sequence[StreamData], terms: Terms, evaluatio
     encoder = run.encoder
     counts = [task.contaminated for evaluation in evaluations for task in evaluation.tasks]
     unknown, seen = counts.count(None), sum(count for count in counts if count)
-    told = f"{seen:,} in {len(counts) - unknown} tasks; unknown in {unknown}" if counts else "no suite has looked yet"
+    told = f"{seen:,}, in the {len(counts) - unknown} of {len(counts)} evaluated tasks where it can be told"
+    told = told if counts else "no suite has looked yet"
     state = "not finished: there is no encoder file" if encoder is None else not_recorded("metrics.jsonl")
     if encoder is not None and run.measured is not None:
         state = f"trained, {run.measured.steps:,} steps"
@@ -70,7 +71,7 @@ def architecture(run: RunFiles) -> Markdown:
         ("recipe", recipe_name(run)),
         ("image encoder E_I", f"{image.get('name')}, {depth} blocks, patches of {patch} pixels"),
         ("input", f"{size} x {size} pixels, RGB"),
-        ("bridge B", f"{bridge.get('depth')} blocks" if bridge.get("depth") else "none"),
+        ("bridge B", f"depth {bridge.get('depth')}" if bridge.get("depth") else "none"),
         ("text encoder E_T", _text(run, text)),
         ("masked", f"{float(run.config.get('mask_ratio', 0)):.0%} of the patches"),
     ]

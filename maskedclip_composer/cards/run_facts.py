@@ -28,9 +28,9 @@ def cost(run: RunFiles) -> Markdown:
     if hours is None:
         rows.append(("hours", not_recorded("time/total is not in metrics.jsonl")))
     else:
-        rows.append(("hours", f"{hours:.2f}"))
+        rows.append(("hours", f"{hours:.3g}"))
         if ranks.isdigit():
-            rows.append(("device hours", f"{hours * int(ranks):.2f}"))
+            rows.append(("device hours", f"{hours * int(ranks):.3g}"))
     if (speed := last.get("throughput/samples_per_sec")) is not None:
         rows.append(("images a second, at the end", f"{speed:,.1f}"))
     rows.append(("energy", not_recorded("nothing in training measures it")))

@@ -101,7 +101,7 @@ DEMANDS = (
         marks=("none stated", "unclear", "unknown"),
         asks="no known terms",
         whole="has parts whose terms nobody has stated",
-        answers=_all(UNKNOWN, "nobody has stated terms"),
+        answers=_all(UNKNOWN, "no licence is stated"),
     ),
     Demand(
         marks=("check at the source",),

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from maskedclip_composer.cards.paths import without_photographs
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.set_sections import parts_of
 from maskedclip_composer.cards.tally import Tally
@@ -121,7 +122,7 @@ def _count(data: StreamData, place: Path, settings: Mapping[str, Any]) -> None:
                 is_read = is_of_group and (is_build or not split or folder == split)
                 if record["status"] != STORED:
                     if is_of_group:
-                        data.left_out.add(record)
+                        data.left_out.add(record | {"reason": without_photographs(record["reason"])})
                 elif is_read:
                     data.read.add(record)
                 else:
@@ -136,7 +137,11 @@ def _read_report(data: StreamData, path: Path) -> None:
         return
     reports = list(report.get("sets", {}).values()) or [report]
     abouts = [one["about"] for one in reports if "about" in one]
-    data.abouts = [about for about in abouts if about.get("name") in data.read.datasets]
+    data.abouts = [
+        about | {"notes": [without_photographs(note) for note in about.get("notes", ())]}
+        for about in abouts
+        if about.get("name") in data.read.datasets
+    ]
     data.options = {key: value for key, value in report.get("options", {}).items() if not isinstance(value, dict)}
 
 

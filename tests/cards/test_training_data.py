@@ -20,16 +20,18 @@ def with_data(**parts):
 def test_a_split_is_read_and_the_others_are_held_back(tmp_path):
     unpaired = {"remote": "shards/graded", "batch_size": 8, "split": "train"}
     run = write_run(tmp_path / "run", with_data(unpaired=unpaired))
-    records = [{"folder": "train"}] * 3 + [{"folder": "test"}] * 2 + [{"status": "left_out", "reason": "blurred"}]
-    write_manifest(run / "data" / "unpaired", records, [])
+    records = [{"folder": "train"}] * 3 + [{"folder": "test"}] * 2
+    records += [{"status": "left_out", "reason": f"{name}.jpg is blurred"} for name in ("Smith", "Jones")]
+    notes = ["missing: 2 photographs, the first is a/Smith left.JPG"]
+    write_manifest(run / "data" / "unpaired", records, [{"name": "odir5k", "notes": notes}])
     found = streams(run)["unpaired"]
     assert found.read.total == 3
     assert dict(found.held_back) == {"test": 2}
-    assert found.left_out.statuses["left_out"] == 1
     assert found.is_all_listed
     text = card(run)[1].split("## Stream: unpaired")[1]
     assert "Not read by this stream: 2" in text
-    assert "| left_out | odir5k | blurred | 1 |" in text
+    assert "| left_out | odir5k | (a photograph) is blurred | 2 |" in text
+    assert "left.JPG" not in text
 
 
 def test_both_streams_of_a_build_share_its_manifest(tmp_path):
