@@ -5,6 +5,7 @@ from typing import Any
 
 from maskedclip_composer.cards import set_sections
 from maskedclip_composer.cards.markdown import plain, table
+from maskedclip_composer.cards.prompt_pack import pack_of
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.set_sections import Section
 from maskedclip_composer.cards.terms import Terms
@@ -64,6 +65,12 @@ def _prompts(run: RunFiles) -> list[str]:
         ("expert descriptions", settings.get("expert")),
         ("template", settings.get("template") or "the pack's own"),
     ]
+    pack = pack_of(run)
+    absent = "not recorded: the pack of this sha256 is not here"
+    rows += [
+        ("language", pack.language if pack else absent),
+        ("licence of the wording", pack.licence if pack else absent),
+    ]
     said = "Categories are worded anew at every access by a pack; other texts are taken as they are."
     return [said, "", *table(("", ""), rows)]
 
@@ -77,12 +84,21 @@ def _stream(stream: StreamData) -> str:
         set_sections.texts(stream.read, fewest=FEWEST),
         set_sections.quality(stream.read),
         set_sections.left_out(stream.left_out),
+        _identical(stream),
         _kept(stream),
         _held_back(stream),
         set_sections.notes(stream.abouts),
         _preparation(stream),
     ]
     return set_sections.joined(sections, 3)
+
+
+def _identical(stream: StreamData) -> Section | None:
+    if not stream.identical:
+        return None
+    groups, conflicts = stream.identical
+    said = f"Groups of photographs that are the same file: {groups:,}; with labels that conflict: {conflicts:,}."
+    return Section("Byte-identical photographs", [said])
 
 
 def _kept(stream: StreamData) -> Section | None:

@@ -12,6 +12,7 @@ from maskedclip_composer.cards.biases import bias_lines
 from maskedclip_composer.cards.front_matter import front_matter
 from maskedclip_composer.cards.markdown import Markdown, code, plain
 from maskedclip_composer.cards.paths import without_folders
+from maskedclip_composer.cards.prompt_pack import pack_of
 from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.terms import Part, Terms
 from maskedclip_composer.cards.terms_section import meaning, terms_section
@@ -73,7 +74,8 @@ def model_card(
             [f"- {plain(without_folders(reason))}" for reason in _absent(run, streams)] or ["Nothing is missing."]
         ),
     )
-    data = front_matter(run, streams, terms, evaluations, model_facts.language(run))
+    pack = pack_of(run)
+    data = front_matter(run, streams, terms, evaluations, pack.language if pack else None)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 

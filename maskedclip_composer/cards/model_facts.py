@@ -43,6 +43,8 @@ def glance(run: RunFiles, streams: Sequence[StreamData], terms: Terms, evaluatio
     state = "not finished: there is no encoder file" if encoder is None else not_recorded("metrics.jsonl")
     if encoder is not None and run.measured is not None:
         state = f"trained, {run.measured.steps:,} steps"
+        if (trained := encoder.said.get("trained")) not in (None, f"{run.measured.steps}ba"):
+            state = f"the encoder's file is of {trained}, and training has gone on to step {run.measured.steps:,}"
     size = not_recorded("there is no encoder file")
     if encoder is not None:
         size = f"{encoder.parameters:,} parameters, {encoder.bytes / 1e6:,.1f} MB"
@@ -191,21 +193,6 @@ def timm_lines(run: RunFiles) -> Markdown | None:
             'encoder.load_state_dict(load_file("encoder.safetensors"))',
         ]
     )
-
-
-def language(run: RunFiles) -> str | None:
-    """Return the language of the texts, where the prompt pack of the run tells it."""
-    from maskedclip_composer.data.prompt_files import read_pack
-    from maskedclip_composer.errors import UserError
-
-    pack = run.section("data", "prompts").get("pack")
-    if "paired" not in run.streams or not pack:
-        return None
-    try:
-        found = read_pack(str(pack))
-    except UserError:  # a file of one's own that is not here
-        return None
-    return found.language if found.sha256 == (run.manifest or {}).get("prompts", {}).get("sha256") else None
 
 
 def _lines(lines: Sequence[str]) -> Markdown:

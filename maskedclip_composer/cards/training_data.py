@@ -40,6 +40,8 @@ class StreamData:
         held_back: Stored records of the same manifest that the stream does not read, by folder.
         abouts: What the sets say of themselves.
         options: How the photographs were prepared; empty where `report.json` is not in the run's folder.
+        identical: Groups of photographs that are the same file, and those of them whose labels conflict; None where
+            that is not recorded.
         kept: Downstream test photographs that were stored for pre-training all the same, by (set, test set).
     """
 
@@ -52,6 +54,7 @@ class StreamData:
     held_back: "Counter[str]" = field(default_factory=Counter)
     abouts: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
+    identical: tuple[int, int] | None = None
     kept: "Counter[tuple[str, str]]" = field(default_factory=Counter)
 
     @property
@@ -136,11 +139,12 @@ def _read_report(data: StreamData, path: Path) -> None:
     except (OSError, ValueError):
         return
     reports = list(report.get("sets", {}).values()) or [report]
-    abouts = [one["about"] for one in reports if "about" in one]
+    reports = [one for one in reports if one.get("about", {}).get("name") in data.read.datasets]
+    groups = [group for one in reports for group in one.get("identical", ())]
+    data.identical = len(groups), sum(len(group.get("labels", ())) > 1 for group in groups)
     data.abouts = [
-        about | {"notes": [without_photographs(note) for note in about.get("notes", ())]}
-        for about in abouts
-        if about.get("name") in data.read.datasets
+        one["about"] | {"notes": [without_photographs(note) for note in one["about"].get("notes", ())]}
+        for one in reports
     ]
     data.options = {key: value for key, value in report.get("options", {}).items() if not isinstance(value, dict)}
 

@@ -78,6 +78,7 @@ RECORD = {
     "clipped": 0.0,
     "field": 0.9,
 }
+IDENTICAL = [{"images": ["1.jpg", "2.jpg"], "labels": labels} for labels in (["0"], ["0", "3"])]
 ABOUT = {
     "name": "odir5k",
     "terms": "attribution",
@@ -108,7 +109,10 @@ def write_manifest(folder: Path, records: list[dict[str, Any]], abouts: list[dic
     rows = [RECORD | record for record in records]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(columns)), folder / NAME)
     if abouts is not None:
-        report = {"sets": {about["name"]: {"about": about} for about in abouts}, "options": {"size": 32, "crop": True}}
+        report = {
+            "sets": {about["name"]: {"about": about, "identical": IDENTICAL} for about in abouts},
+            "options": {"size": 32, "crop": True},
+        }
         (folder / "report.json").write_text(json.dumps(report))
 
 

@@ -163,6 +163,13 @@ def test_an_index_that_has_more_than_the_manifest_is_unknown_for_the_rest(run):
     assert "differ" in data
 
 
+def test_a_run_that_has_gone_on_after_its_end_says_of_which_step_its_encoder_is(run):
+    assert cells(card(run)[0], "state") == ["state", "trained, 10 steps"]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('\n{"batch": 15}\n')
+    assert "is of 10ba, and training has gone on to step 15" in card(run)[0]
+
+
 def test_faults_are_counted(run):
     faults = [{"time": "t", "step": step, "action": "skip"} for step in (4, 7)] + [{"step": 9, "action": "stop"}]
     (run / "faults.jsonl").write_text("".join(json.dumps(fault) + "\n" for fault in faults))

@@ -1,10 +1,14 @@
 """Which photographs a stream reads, by the manifests of a set, of splits and of a build."""
 
+import json
+
 import pytest
+from huggingface_hub import ModelCard
 
 from maskedclip_composer.cards.data_card import FEWEST
 from maskedclip_composer.cards.run_files import read_run
 from maskedclip_composer.cards.training_data import read_streams
+from maskedclip_composer.data.prompt_files import read_pack
 from tests.cards.small import CONFIG, write_manifest, write_run
 from tests.cards.test_model_card import card
 
@@ -65,6 +69,22 @@ def test_both_streams_of_a_build_share_its_manifest(tmp_path):
     assert "KEPT for pre-training: 1" in data
     assert "secret.jpg" not in model + data
     assert "non-commercial" in model
+
+
+def test_identical_photographs_are_counted_and_not_named(run):
+    text = card(run)[1]
+    assert text.count("the same file: 2; with labels that conflict: 1.") == 2
+    assert "1.jpg" not in text
+
+
+def test_the_wording_has_a_language_and_a_licence_where_its_pack_is_here(run):
+    assert "not recorded: the pack of this sha256 is not here" in card(run)[1]
+    manifest = json.loads((run / "data_manifest.json").read_text())
+    manifest["prompts"]["sha256"] = read_pack("retina-en").sha256
+    (run / "data_manifest.json").write_text(json.dumps(manifest))
+    model, data = card(run)
+    assert "| licence of the wording | CC0-1.0 |" in data
+    assert ModelCard(model).data.language == "en"
 
 
 def test_the_manifest_of_another_place_is_not_taken(run):
