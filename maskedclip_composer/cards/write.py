@@ -38,7 +38,9 @@ def write_cards(run: Path, suites: Iterable[Path] = (), *, out: Path | None = No
             raise UserError(f"suite {folder} holds no suite.json.\nGive the folder that evaluate.py wrote.")
     known = joined(remembered(run), given)
     evaluations, told = [], []
-    if known and (run / ENCODER).is_file():
+    if known and not (run / ENCODER).is_file():
+        told = [f"suite {folder.name}: there is no {ENCODER} whose weights it could be known by" for folder in known]
+    elif known:
         from maskedclip_composer.cards.evaluations import read_evaluations  # torch and scikit-learn take seconds
 
         evaluations, told = read_evaluations(run, known)

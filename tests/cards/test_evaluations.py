@@ -54,6 +54,8 @@ def test_other_weights_of_the_run_and_other_runs_are_not_shown(run, tmp_path):
     assert "Not shown: suite yesterday evaluated this run with other weights" in text
     assert "Not shown: suite others did not evaluate this run" in text
     assert "### Suite" not in text
+    (run / "encoder.safetensors").unlink()
+    assert "Not shown: suite yesterday: there is no encoder.safetensors" in card(run)[0]
 
 
 def test_suites_are_remembered_wherever_both_are_moved(run, tmp_path):
