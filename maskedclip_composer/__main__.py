@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retrieve": ("use.retrieve", "the photographs that fit a text, or look like another"),
     "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
     "visualize": ("visualize.command", "pictures of what a model has learnt"),
+    "card": ("cards.command", "write the model card and the data card of a run"),
 }
 
 

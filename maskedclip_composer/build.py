@@ -23,6 +23,7 @@ from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.callbacks.fault_file import FaultFile
+from maskedclip_composer.callbacks.run_cards import RunCards
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
@@ -110,6 +111,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         callbacks=[
             *callbacks,
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
+            RunCards(config.run_folder, tracker),
             # Last: it saves what the others have done in the step.
             WholeCheckpoints(checkpoints, interval=config.checkpoint.interval, keep=config.checkpoint.keep),
         ],
