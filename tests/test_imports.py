@@ -57,6 +57,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"composer", "streaming", "torch"},
     ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
+    "dashboard": (
+        {"errors", "times", "callbacks", "evaluation", "report"},
+        {"torch", "streaming", "timm", "omegaconf"},
+    ),
     "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
