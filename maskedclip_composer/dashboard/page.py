@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from maskedclip_composer.dashboard.chart import COLOURS, draw
 from maskedclip_composer.dashboard.charts import charts
 from maskedclip_composer.dashboard.collapse import collapse
 from maskedclip_composer.dashboard.cost import cost
-from maskedclip_composer.dashboard.downstream import Choice, choose, downstream, roc_text
+from maskedclip_composer.dashboard.downstream import choose, downstream, roc_text
 from maskedclip_composer.dashboard.learning import learning
 from maskedclip_composer.dashboard.run import Run
 from maskedclip_composer.dashboard.speed import speed
@@ -56,6 +57,30 @@ def answers(run: Run, comparisons: Sequence[Comparison]) -> list[Answer]:
 
 def page(run: Run, comparisons: Sequence[Comparison]) -> str:
     """Return the page. Every text of the run is escaped, and credentials in addresses are hidden."""
+    # Texts of the charts are escaped where they are drawn.
+    drawn = [(chart, Markup(draw(chart)), _legend(chart.lines)) for chart in charts(run)]
+    return (
+        _environment()
+        .get_template("dashboard.html")
+        .render(
+            run=run,
+            subtitle=_subtitle(run),
+            state=WORDS[run.state],
+            written=now(),
+            answers=answers(run, comparisons),
+            charts=drawn,
+            choices=[choose(comparison) for comparison in comparisons],
+            pictures=_pictures(run),
+            faults=[_fault(fault) for fault in run.faults[-_FAULTS:][::-1]],
+            num_faults=len(run.faults),
+            files=_files(run),
+            facts=_facts(run),
+        )
+    )
+
+
+@cache  # templates are compiled once for all pages of a run
+def _environment() -> Environment:
     here = Path(__file__).parent
     environment = Environment(
         # The report's style sheet is the page's too.
@@ -66,22 +91,7 @@ def page(run: Run, comparisons: Sequence[Comparison]) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= {"roc": roc_text, "mark": MARKS.get, "score": _score}
-    # Texts of the charts are escaped where they are drawn.
-    drawn = [(chart, Markup(draw(chart)), _legend(chart.lines)) for chart in charts(run)]
-    return environment.get_template("dashboard.html").render(
-        run=run,
-        subtitle=_subtitle(run),
-        state=WORDS[run.state],
-        written=now(),
-        answers=answers(run, comparisons),
-        charts=drawn,
-        choices=[choose(comparison) for comparison in comparisons],
-        pictures=_pictures(run),
-        faults=[_fault(fault) for fault in run.faults[-_FAULTS:][::-1]],
-        num_faults=len(run.faults),
-        files=_files(run),
-        facts=_facts(run),
-    )
+    return environment
 
 
 def objectives(run: Run) -> str:
@@ -168,8 +178,3 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if commit:
         facts.append(("Commit", f"{commit}{', with changes' if run.provenance.get('git_dirty') else ''}"))
     return [(name, redact_text(value)) for name, value in facts]
-
-
-def best_of(choice: Choice) -> str:
-    """Return the name of the chosen encoder; empty without one."""
-    return choice.best.encoder if choice.best is not None else ""

@@ -1,7 +1,7 @@
 """Whether a metric falls, rises or does neither, and when it is too short for a word about it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -61,7 +61,8 @@ def trend(values: Float[np.ndarray, " records"]) -> Trend:
     if len(newest) < FEWEST:
         return Trend(first=first, last=last, overall=overall, lately="short")
     late = _means(newest)
-    p = float(kendalltau(range(BLOCKS), late).pvalue) if np.ptp(late) else 1.0
+    order: Any = kendalltau(range(BLOCKS), late) if np.ptp(late) else None
+    p = 1.0 if order is None else float(order.pvalue)
     change = float(late[-third:].mean() - late[:third].mean())
     return Trend(first=first, last=last, overall=overall, lately=_direction(change, p, np.ptp(means)))
 
