@@ -75,12 +75,13 @@ class Dashboard(Callback):
 
     def _set_state(self, state: RunState) -> None:
         self._state = state
+        kills = 0
         try:
-            write_state(self.folder, state)
+            kills = write_state(self.folder, state)
         except OSError as error:
             log.warning(f"{self.folder} cannot be written: {error}")
         if self._tracker is not None:
-            self._tracker.set_tags({"state": WORDS[state]})
+            self._tracker.set_tags({"state": WORDS[state]} | ({"kills": str(kills)} if kills else {}))
 
     def _write(self) -> None:
         try:

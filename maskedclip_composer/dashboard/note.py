@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mlflow import MlflowClient
 
+from maskedclip_composer.callbacks.markdown import plain
 from maskedclip_composer.dashboard.answer import MARKS, Answer
 from maskedclip_composer.dashboard.run import Run
 from maskedclip_composer.dashboard.state import WORDS, now
@@ -30,7 +31,7 @@ def note(run: Run, answers: Sequence[Answer], more: str = "") -> str:
         more: What else is said, after them.
     """
     rows = [
-        f"| {_plain(one.question)} | {MARKS[one.level]} **{_plain(one.verdict)}** | {_plain(one.number)} |"
+        f"| {plain(one.question)} | {MARKS[one.level]} **{plain(one.verdict)}** | {plain(one.number)} |"
         for one in answers
     ]
     table = "\n".join(["| | | |", "|---|---|---|", *rows])
@@ -49,10 +50,3 @@ def set_note(client: MlflowClient, run_id: str, text: str) -> None:
     known = client.get_run(run_id).data.tags.get(NOTE, "")
     if not known or _OWN in known:
         client.set_tag(run_id, NOTE, text)
-
-
-def _plain(text: str) -> str:
-    """Keep what a name says from being taken for Markdown or HTML."""
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, "\\" + character)
-    return text

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from maskedclip_composer.dashboard.series import MetricsReader, Series
-from maskedclip_composer.dashboard.state import State, read_state
+from maskedclip_composer.dashboard.state import State, count_kills, read_state
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.times import in_steps
 
@@ -27,6 +27,7 @@ class Run:
         total_steps: Of the whole run; None while nothing tells how many steps an epoch has.
         warmup_steps: Of the learning rate; None likewise.
         state: What has become of it.
+        kills: How often it was killed and continued.
         faults: Steps that were not finite, oldest first.
         manifest: What its data are.
         provenance: Code, packages, device.
@@ -42,6 +43,7 @@ class Run:
     total_steps: int | None
     warmup_steps: int | None
     state: State
+    kills: int
     faults: list[dict[str, Any]]
     manifest: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -90,6 +92,7 @@ def read_run(folder: Path, reader: MetricsReader | None = None, *, state: State 
         total_steps=total,
         warmup_steps=_steps((config.get("optimizer") or {}).get("warmup"), reader.steps_per_epoch),
         state=state or _state(folder, reader.step, total),
+        kills=count_kills(folder),
         faults=_lines(folder / "faults.jsonl"),
         manifest=_mapping(folder / "data_manifest.json"),
         provenance=_mapping(folder / "provenance.json"),

@@ -25,17 +25,31 @@ WORDS: dict[State, str] = {
 }
 
 
-def write_state(folder: Path, state: State) -> None:
-    """Write what this process does with the run. A process that is killed leaves `running` behind."""
+def write_state(folder: Path, state: State) -> int:
+    """Write what this process does with the run, and return how often the run was killed and continued.
+
+    A process that is killed leaves `running` behind, which the next one counts.
+    """
     process = psutil.Process()
+    kills = count_kills(folder) + int(state == "running" and _left(folder).get("state") == "running")
     content = {
         "state": state,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_began": process.create_time(),
+        "kills": kills,
         "time": now(),
     }
     write_whole(folder / STATE_FILE, json.dumps(content, indent=2) + "\n")
+    return kills
+
+
+def count_kills(folder: Path) -> int:
+    """Return how often a run was killed and continued, as far as its folder knows."""
+    try:
+        return int(_left(folder).get("kills", 0))
+    except (TypeError, ValueError):
+        return 0
 
 
 def read_state(folder: Path) -> State:
@@ -44,13 +58,10 @@ def read_state(folder: Path) -> State:
     A run that says `running` is called killed when its process is gone; whether a process of another machine is cannot
     be seen from here.
     """
-    try:
-        content = json.loads((folder / STATE_FILE).read_text())
-        state = content["state"]
-        if state == "running" and content["host"] == socket.gethostname() and not _lives(content):
-            return "killed"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
+    content = _left(folder)
+    state = content.get("state")
+    if state == "running" and content.get("host") == socket.gethostname() and not _lives(content):
+        return "killed"
     return state if state in WORDS else "unknown"
 
 
@@ -59,9 +70,17 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def _left(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / STATE_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _lives(content: dict[str, Any]) -> bool:
     try:
         # Numbers of processes are used again: the time tells.
         return abs(psutil.Process(int(content["pid"])).create_time() - content["process_began"]) < 1
-    except psutil.Error:
+    except (psutil.Error, KeyError, TypeError, ValueError):
         return False

@@ -59,6 +59,7 @@ class Comparison:
 
     Attributes:
         suite: The suite's name.
+        key: The protocol's name in the suite.
         protocol: Its title.
         amount: Of labels, the largest.
         tasks: Titles, in the suite's order.
@@ -70,6 +71,7 @@ class Comparison:
     """
 
     suite: str
+    key: str
     protocol: str
     amount: str
     tasks: list[str]
@@ -122,6 +124,15 @@ def read_suite(folder: Path, run_folder: Path) -> list[Comparison]:
         return []
 
 
+def evaluated_runs(folder: Path) -> list[Path]:
+    """Return the folders of the pre-training runs whose encoders a suite has, as its sources name them from here."""
+    suite = _read(folder / "suite.json")
+    facts = suite.get("encoders") if isinstance(suite, dict) else None
+    sources = [str(one.get("source", "")) for one in facts.values()] if isinstance(facts, dict) else []
+    runs = [run for source in sources if (run := training_run(source)) is not None]
+    return list({run.resolve(): run for run in runs}.values())
+
+
 def is_of_run(source: str, suite: Path, run_folder: Path) -> bool:
     """Tell whether an encoder's source lies in a run's folder.
 
@@ -170,6 +181,7 @@ def _compare(folder: Path, run_folder: Path, suite: Mapping[str, Any], protocol:
         )
     return Comparison(
         suite=folder.resolve().name,
+        key=protocol,
         protocol=str(suite["protocols"][protocol].get("title") or protocol),
         amount=amount_name(largest),
         tasks=tasks,
