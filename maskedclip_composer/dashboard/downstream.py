@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskedclip_composer.dashboard.answer import Answer
+from maskedclip_composer.dashboard.answer import Answer, Level
 from maskedclip_composer.dashboard.run import Run
 from maskedclip_composer.dashboard.suites import Comparison, Evaluated
 
@@ -33,6 +33,17 @@ class Choice:
     rule: str
     rivals: int
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether each other encoder of this run lies below the best one's interval on some task."""
+        own = [one for one in self.comparison.encoders if one.is_own and one is not self.best]
+        return self.best is not None and all(self._lies_below(one, self.best) for one in own)
+
+    @staticmethod
+    def _lies_below(one: Evaluated, best: Evaluated) -> bool:
+        lows = {task: score.low for task, score in best.scores.items()}
+        return any(low is not None and one.scores[task].mean < low for task, low in lows.items())
+
 
 def choose(comparison: Comparison) -> Choice:
     """Choose by validation where every encoder of this run has a score on it, else by test."""
@@ -45,7 +56,7 @@ def choose(comparison: Comparison) -> Choice:
 
 
 def downstream(run: Run, comparisons: Sequence[Comparison]) -> Answer:
-    """Answer by the first protocol of the newest suite, and a line for each of the others."""
+    """Answer by the first protocol of the newest suite; its other protocols have a line each, other suites none."""
     choices = [choose(comparison) for comparison in comparisons]
     choices = [choice for choice in choices if choice.best is not None]
     if not choices:
@@ -58,10 +69,24 @@ def downstream(run: Run, comparisons: Sequence[Comparison]) -> Answer:
         )
     first = choices[0]
     assert first.best is not None
-    level = "good" if first.rivals > 1 else "unknown"
-    verdict = first.best.encoder if first.rivals > 1 else f"{first.best.encoder}: the only one evaluated"
-    lines = [line for choice in choices for line in _lines(choice)]
+    newest = [choice for choice in choices if choice.comparison.suite == first.comparison.suite]
+    lines = [line for choice in newest for line in _lines(choice)]
+    if len(newest) < len(choices):
+        lines.append("Other suites have evaluated this run too: see the tables below")
+    verdict, level = _verdict(first, first.best)
     return Answer(question=QUESTION, verdict=verdict, number=_number(first), level=level, lines=lines)
+
+
+def _verdict(choice: Choice, best: Evaluated) -> tuple[str, Level]:
+    found = [values for (encoder, _), values in choice.comparison.differences.items() if encoder == best.encoder]
+    is_better = any(difference > 0 and p < LEVEL for difference, p in found)
+    if found and not is_better:
+        return f"{best.encoder}; not shown to be better than {choice.comparison.baseline}", "watch"
+    if choice.rivals == 1:
+        return f"{best.encoder}: the only one evaluated", "unknown"
+    if not choice.is_clear:
+        return f"{best.encoder}; no clear winner of {choice.rivals}", "unknown"
+    return best.encoder, "good"
 
 
 def command(run: Run) -> str:
