@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
             pages = refresh_runs(folder, config.tracking.tracking_uri)
-            print("\n".join(["", terminal_table(folder), "", *map(str, [page, *pages])]), flush=True)
+            print("\n".join([*map(str, pages), "", terminal_table(folder), "", str(page)]), flush=True)
     except (Exception, SystemExit) as error:
         return stop(error, "evaluate.py")
     return 0

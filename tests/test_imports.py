@@ -56,12 +56,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "callbacks", "config", "config_file", "evaluation", "run_settings"},
         {"composer", "streaming", "torch"},
     ),
+    "use": (
+        {"errors", "config", "config_file", "data", "export", "models", "objectives", "callbacks", "evaluation"},
+        {"composer", "omegaconf"},
+    ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "dashboard": (
         {"errors", "times", "callbacks", "evaluation", "report"},
         {"torch", "streaming", "timm", "omegaconf"},
     ),
-    "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
+    "cards": ({"errors", "callbacks", "data", "evaluation", "report"}, {"composer", "streaming", "timm", "omegaconf"}),
+    "data_prep": ({"errors", "callbacks", "cards", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
 EXCEPTIONS = {

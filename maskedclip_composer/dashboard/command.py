@@ -3,15 +3,13 @@
 import argparse
 from pathlib import Path
 
-from maskedclip_composer.errors import UserError, report
-
-PROGRAM = "python -m maskedclip_composer dashboard"
+from maskedclip_composer.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the page and print where it is; return the exit status, 2 after what the user can mend."""
+    """Write the page, print where it is, and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog="python -m maskedclip_composer dashboard",
         description="One page about a training run: is it learning, is it collapsing, how fast is it, what did it "
         "cost, which checkpoint is best downstream. Also of a run that goes on or has been killed.",
     )
@@ -26,13 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/dashboard.html)")
     arguments = parser.parse_args(argv)
-    try:
-        from maskedclip_composer.dashboard.write import write_dashboard  # numpy and jinja2: not for --help
+    from maskedclip_composer.dashboard.write import write_dashboard  # numpy and jinja2: not for --help
 
+    try:
         path = write_dashboard(arguments.run, arguments.suite, arguments.out)
-    except UserError as error:
-        return report(error, PROGRAM)
     except OSError as error:
-        return report(UserError(f"{error}.\nChoose another file with --out."), PROGRAM)
+        raise UserError(f"The page cannot be written: {error}.\nChoose another file with --out.") from error
     print(path)
     return 0
