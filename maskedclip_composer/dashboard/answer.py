@@ -29,13 +29,10 @@ class Answer:
 
 
 def number(value: float) -> str:
-    """Return a number as people read it, with three or four digits."""
+    """Return a number as people read it, with three digits, and all of those before the point."""
     if value != value:
         return "not finite"
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
