@@ -40,6 +40,7 @@ class Dashboard(Callback):
         self.interval = Time.from_input(interval) if interval else None
         self._tracker = tracker
         self._reader = MetricsReader(folder / "metrics.jsonl")
+        self._is_due = False
         self._state: RunState | None = None  # what was written last; None off rank 0 and before the start
 
     def fit_start(self, state: State, logger: Logger) -> None:
@@ -47,11 +48,17 @@ class Dashboard(Callback):
         if dist.get_global_rank() == 0:
             self._set_state("running")
 
-    def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        """Write the page when due: the metrics file has the step by then. The run's last page comes at its end."""
-        if self._state is None or self.interval is None or is_last(state):
-            return
-        if is_due(state, self.interval):
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Note that the page is due; the run's last one comes at its end."""
+        self._is_due = self.interval is not None and is_due(state, self.interval) and not is_last(state)
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        """Write the page that was due: by now the metrics file has the step and the epoch's end.
+
+        Composer 0.32.1 runs loggers after all other callbacks, so that at the step's end the file lacks it.
+        """
+        if self._state is not None and self._is_due:
+            self._is_due = False
             self._write()
 
     def fit_end(self, state: State, logger: Logger) -> None:

@@ -95,7 +95,7 @@ def write_suite(
                     score = roc[encoder] - (0.1 if name == "10%" else 0.0)
                     rows.append(row | {"ROC": score, "ROC low": score - 0.02, "ROC high": score + 0.02})
                     first = next(iter(sources))
-                    if encoder != first and p is not None:
+                    if encoder != first and first in roc and p is not None:
                         change = {"ROC difference": roc[encoder] - roc[first], "ROC p Holm": p}
                         differences.append(row | change)
     suite = {
