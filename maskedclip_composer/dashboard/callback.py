@@ -45,6 +45,8 @@ class Dashboard(Callback):
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Say that the run goes on."""
+        if state.dataloader_len is not None:
+            self._reader.steps_per_epoch = state.dataloader_len.value
         if dist.get_global_rank() == 0:
             self._set_state("running")
 

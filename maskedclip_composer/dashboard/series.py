@@ -54,7 +54,7 @@ class MetricsReader:
         self.series: dict[str, Series] = {}
         self.step = 0
         self.epoch = 0
-        self.steps_per_epoch: int | None = None  # known when an epoch is over
+        self.steps_per_epoch: int | None = None  # the file tells when an epoch is over
         self._place = 0
         self._inode = -1
 
@@ -64,7 +64,7 @@ class MetricsReader:
             return self.series
         facts = self.path.stat()
         if facts.st_ino != self._inode or facts.st_size < self._place:  # a resumed run writes the file anew
-            self.series, self.step, self.epoch, self.steps_per_epoch, self._place = {}, 0, 0, None, 0
+            self.series, self.step, self.epoch, self._place = {}, 0, 0, 0
             self._inode = facts.st_ino
         with self.path.open("rb") as file:
             file.seek(self._place)
@@ -79,12 +79,13 @@ class MetricsReader:
         try:
             record = json.loads(line)
             step, epoch = int(record.pop("batch")), int(record.pop("epoch"))
+            # Composer's clock at the beginning of an epoch, and at the run's end.
+            epochs, steps = int(record.get("time/epoch", 0)), int(record.get("time/batch", 0))
             values = {name: float(value) for name, value in record.items() if name.startswith(KEPT)}
         except (ValueError, KeyError, TypeError, AttributeError):
             return
-        if epoch > self.epoch and epoch > 0:
-            # Only the line of an epoch's end has the step before which the next begins.
-            self.steps_per_epoch = step // epoch if "time/epoch" in record else self.steps_per_epoch
+        if epochs:
+            self.steps_per_epoch = steps // epochs
         self.step, self.epoch = step, epoch
         for name, value in values.items():
             series = self.series.setdefault(name, Series())

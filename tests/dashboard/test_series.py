@@ -43,16 +43,17 @@ def test_a_file_that_a_resumed_run_has_cut_is_read_anew(path: Path):
     assert reader.step == 2
 
 
-def test_an_epochs_end_tells_how_long_epochs_are(path: Path):
-    lines = [line(step, loss=1.0) for step in (1, 2, 3, 4)] + [line(4, 1, **{"time/epoch": 1.0})]
-    path.write_text("\n".join(lines) + "\n")
+def test_composers_clock_tells_how_long_epochs_are(path: Path):
+    clocks = [{"time/epoch": 0.0, "time/batch": 0.0}, {"time/batch": 1.0}, {"time/epoch": 1.0, "time/batch": 2.0}]
+    lines = [line(step + 1, step // 2, loss=1.0, **clock) for step, clock in enumerate(clocks)]
+    path.write_text("\n".join(lines[:2]) + "\n")
     reader = MetricsReader(path)
     reader.read()
-    assert (reader.step, reader.epoch, reader.steps_per_epoch) == (4, 1, 4)
+    assert reader.steps_per_epoch is None
     with path.open("a") as file:
-        file.write(line(5, 1, loss=1.0) + "\n")
+        file.write(lines[2] + "\n" + line(4, 2, **{"time/epoch": 2.0, "time/batch": 4.0}) + "\n")
     reader.read()
-    assert (reader.step, reader.epoch, reader.steps_per_epoch) == (5, 1, 4)
+    assert (reader.step, reader.epoch, reader.steps_per_epoch) == (4, 2, 2)
 
 
 def test_damaged_lines_and_what_is_not_shown_are_left_out(path: Path):

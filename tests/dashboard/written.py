@@ -50,7 +50,8 @@ def write_metrics(path: Path, values: Mapping[str, np.ndarray]) -> None:
             file.write(json.dumps(line) + "\n")
             if (step + 1) % EPOCH == 0:
                 epoch = (step + 1) // EPOCH
-                file.write(json.dumps({"batch": step + 1, "epoch": epoch, "time/epoch": float(epoch)}) + "\n")
+                clock = {"time/epoch": float(epoch), "time/batch": step + 1.0}
+                file.write(json.dumps({"batch": step + 1, "epoch": epoch} | clock) + "\n")
 
 
 def write_run(folder: Path, values: Mapping[str, np.ndarray] | None = None, **config) -> Path:
