@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,10 @@ def test_no_folder_is_made_for_a_run_that_is_none(tmp_path: Path):
     with pytest.raises(UserError, match="no training run"):
         write_dashboard(tmp_path / "typo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_is_made_without_torch_composer_and_mlflow():
+    """They take seconds to import, and the page is asked for often."""
+    code = "import sys, maskedclip_composer.dashboard.write; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert not {"torch", "composer", "mlflow", "sklearn"} & set(done.stdout.split())
