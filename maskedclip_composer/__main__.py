@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
     "visualize": ("visualize.command", "pictures of what a model has learnt"),
     "card": ("cards.command", "write the model card and the data card of a run"),
+    "dashboard": ("dashboard.command", "the page of a training run: five questions, curves, pictures, faults"),
 }
 
 

@@ -29,6 +29,7 @@ from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpo
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.costs.step_cost import step_flops
+from maskedclip_composer.dashboard.callback import Dashboard
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.origin import find_origin
@@ -112,6 +113,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
             *callbacks,
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
             RunCards(config.run_folder, tracker),
+            Dashboard(config.run_folder, config.tracking.dashboard_interval, tracker),
             # Last: it saves what the others have done in the step.
             WholeCheckpoints(checkpoints, interval=config.checkpoint.interval, keep=config.checkpoint.keep),
         ],

@@ -68,6 +68,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"composer", "streaming", "omegaconf"},
     ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
+    "dashboard": (
+        {"errors", "times", "callbacks", "evaluation", "report"},
+        {"torch", "streaming", "timm", "omegaconf"},
+    ),
     "cards": ({"errors", "callbacks", "data", "evaluation", "report"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "callbacks", "cards", "data", "config_file"}, {"composer", "timm"}),
 }
