@@ -9,7 +9,11 @@ from maskedclip_composer.errors import UserError, report
 
 _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "export": ("export.command", "export a model for timm, transformers, onnxruntime, or as one file"),
+    "verify": ("export.verify_command", "check an exported folder: its files and what it computes"),
+    "push": ("export.push", "verify an exported folder and upload it to the Hugging Face hub"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

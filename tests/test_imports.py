@@ -60,6 +60,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "config", "config_file", "data", "export", "models", "objectives", "callbacks", "evaluation"},
         {"composer", "omegaconf"},
     ),
+    # `use` reads what `export` writes, and `export` writes what `use` has loaded: two areas, no circle of files.
+    "export": ({"__main__", "errors", "callbacks", "data", "models", "use"}, {"composer", "streaming", "omegaconf"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
 }
