@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     # `use` reads what `export` writes, and `export` writes what `use` has loaded: two areas, no circle of files.
     "export": ({"__main__", "errors", "callbacks", "data", "models", "use"}, {"composer", "streaming", "omegaconf"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
-    "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
+    "cards": ({"errors", "callbacks", "data", "evaluation", "report"}, {"composer", "streaming", "timm", "omegaconf"}),
+    "data_prep": ({"errors", "callbacks", "cards", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
 EXCEPTIONS = {
