@@ -14,6 +14,7 @@ from maskedclip_composer.export.exact import listed
 from maskedclip_composer.export.golden import Golden
 from maskedclip_composer.export.hugging_face_vit import to_hugging_face, why_not
 from maskedclip_composer.export.source import Source
+from maskedclip_composer.models.text import TextEncoderConfig, build_text_encoder
 from maskedclip_composer.use.load import TEXT_FOLDER, WEIGHTS, load
 
 IMAGE_FOLDER, CONFIG, PREPROCESSOR = "image_encoder", "config.json", "preprocessor_config.json"
@@ -88,9 +89,8 @@ def recompute(folder: Path, golden: Golden) -> dict[str, Tensor]:
         found |= compared(model.encode_image(images), model.encode_text(**tokens), model.logit_scale, "load")
         assert model.text_encoder is not None
         # The same model with the text encoder that transformers reads.
-        model.text_encoder.encoder = AutoModel.from_pretrained(
-            folder / TEXT_FOLDER, add_pooling_layer=False, local_files_only=True
-        ).eval()
+        own = TextEncoderConfig(name=str(folder / TEXT_FOLDER), layers=list(model.text_encoder.layers))
+        model.text_encoder.encoder = build_text_encoder(own).encoder.eval()
         found["AutoModel: text_features"] = model.encode_text(**tokens)
     return found
 

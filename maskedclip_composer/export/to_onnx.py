@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
+from transformers import PreTrainedTokenizerFast
 
+from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.golden import Golden
 from maskedclip_composer.export.source import Source
 from maskedclip_composer.export.targets import LibraryError
 from maskedclip_composer.export.to_hugging_face import compared
 from maskedclip_composer.use.dual_tower import DualTower
+from maskedclip_composer.use.tokenizer import Tokenizer as TextTokenizer
 
 FORMAT = "maskedclip-onnx-1"
-IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer", "config.json"
+IMAGE, TEXT, TOKENIZER, CONFIG = "image.onnx", "text.onnx", "tokenizer.json", "config.json"
 WITH_TEXTS = True
 OPSET = 17
 # A protobuf message ends at 2 GiB: larger weights go into a file beside the graph, which onnxruntime finds by itself.
@@ -75,6 +78,7 @@ def write(source: Source, folder: Path) -> list[str]:
         "format": FORMAT,
         "image": {
             "file": IMAGE,
+            "size": architecture.image_size,
             "inputs": {"images": f"uint8 [n, 3, {architecture.image_size}, {architecture.image_size}], RGB"},
             "outputs": outputs,
         },
@@ -83,8 +87,8 @@ def write(source: Source, folder: Path) -> list[str]:
     }
     if architecture.texts is not None:
         assert source.tokenizer is not None
-        source.tokenizer.tokenizer.save_pretrained(str(folder / TOKENIZER))  # before a call sets its padding
         tokens = source.tokenizer(["fundus photograph", "glaucoma"])
+        save_tokenizer(source.tokenizer, folder)
         axes = {name: {0: "texts", 1: "tokens"} for name in tokens}
         _trace(_TextTower(model), tokens, ["text_features"], axes, folder / TEXT)
         config["text"] = {
@@ -96,6 +100,21 @@ def write(source: Source, folder: Path) -> list[str]:
         }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return []
+
+
+def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write the file that the library tokenizers reads; it cuts and pads by itself, as the tokenizer did when called.
+
+    Raises:
+        UserError: The tokenizer is written in Python and has no such file.
+    """
+    own = tokenizer.tokenizer
+    if not isinstance(own, PreTrainedTokenizerFast):
+        raise UserError(
+            f"--to onnx: {type(own).__name__} is no fast tokenizer, so it has no file for the library tokenizers.\n"
+            "Train with a fast one, or use --to hf."
+        )
+    own.backend_tokenizer.save(str(folder / TOKENIZER))
 
 
 def _trace(
@@ -142,9 +161,7 @@ def recompute(folder: Path, golden: Golden) -> dict[str, Tensor]:
     found = {"onnxruntime: features": image["features"]}
     if golden.prompts:
         settings = json.loads((folder / CONFIG).read_text())["text"]
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
-        tokenizer.enable_truncation(settings["max_tokens"])
-        tokenizer.enable_padding()
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         encoded = tokenizer.encode_batch(list(golden.prompts))
         tokens = {
             "text_ids": torch.tensor([text.ids for text in encoded]),

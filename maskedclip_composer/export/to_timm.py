@@ -1,6 +1,7 @@
 """Export to a folder in timm's layout, which `timm.create_model("local-dir:FOLDER", pretrained=True)` reads."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def timm_config(source: Source) -> dict[str, Any]:
             "input_size": [3, architecture.image_size, architecture.image_size],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 0.875,  # the evaluation view of data/transforms.py: short side 256/224 of the size, centre cut
+            "crop_pct": crop_share(architecture.image_size),
             "crop_mode": "center",
             "mean": list(architecture.mean),
             "std": list(architecture.std),
@@ -66,6 +67,14 @@ def timm_config(source: Source) -> dict[str, Any]:
         },
         "maskedclip": {"recipe": asdict(architecture.recipe)},
     }
+
+
+def crop_share(size: int) -> float:
+    """Return timm's `crop_pct` for the evaluation view of data/transforms.py: short side 256/224 of the size, then a cut.
+
+    timm rounds the short side down, so the share is a little smaller rather than larger.
+    """
+    return math.floor(size / round(size * 256 / 224) * 1e6) / 1e6
 
 
 @torch.no_grad()
