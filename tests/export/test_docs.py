@@ -32,10 +32,3 @@ def test_every_block_runs(run_folder, tmp_path, monkeypatch):
                 assert main(words[3:]) == 0, line
             else:
                 assert subprocess.run(line, shell=True, capture_output=True).returncode == 0, line
-
-
-def test_commands_of_other_libraries_are_told_as_they_are():
-    """What is said in passing: the package's extra, and names that the page and the sources share."""
-    page, project = PAGE.read_text(), Path("pyproject.toml").read_text()
-    assert "maskedclip-composer[onnx]" in page
-    assert re.search(r"^onnx = \[", project, re.MULTILINE)
