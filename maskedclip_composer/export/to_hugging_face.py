@@ -101,10 +101,16 @@ def image_encoder(folder: Path) -> Any:
     Raises:
         ValueError: Weights are missing or left over.
     """
-    options = {"output_loading_info": True, "local_files_only": True}
-    if AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "vit":
-        options["add_pooling_layer"] = False
-    loaded: Any = AutoModel.from_pretrained(folder, **options)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    loaded: Any = AutoModel.from_pretrained(
+        folder,
+        config=config,
+        output_loading_info=True,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **({"add_pooling_layer": False} if config.model_type == "vit" else {}),
+    )
     model, report = loaded
     problems = [f"{kind}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in report[kind]]
     if problems:
@@ -114,7 +120,9 @@ def image_encoder(folder: Path) -> Any:
 
 def processed(folder: Path, images: Tensor) -> Any:
     """Normalise images of the right size as the folder's image processor does."""
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(
+        folder, local_files_only=True, use_fast=False, trust_remote_code=False
+    )
     return processor(list(images.numpy()), do_resize=False, do_center_crop=False, return_tensors="pt")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
-from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_fast import PreTrainedTokenizerFast
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.golden import Golden
@@ -131,7 +131,7 @@ def _trace(
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
-            traced,
+            str(traced),  # torch 2.7 puts large weights beside a str alone, not beside a Path
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes=axes | {name: {0: first} for name in outputs},

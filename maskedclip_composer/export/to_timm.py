@@ -70,7 +70,7 @@ def timm_config(source: Source) -> dict[str, Any]:
 
 
 def crop_share(size: int) -> float:
-    """Return timm's `crop_pct` for the evaluation view of data/transforms.py: short side 256/224 of the size, then a cut.
+    """Return timm's `crop_pct` for the view of data/transforms.py: short side 256/224 of the size, then the centre.
 
     timm rounds the short side down, so the share is a little smaller rather than larger.
     """

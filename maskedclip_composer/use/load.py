@@ -117,7 +117,7 @@ def read_model(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
         return _encoder_alone(path / "encoder.safetensors")
     raise UserError(
         f"{path} holds no model.\nGive a run folder of train.py, a checkpoint .pt in one, an encoder.safetensors, or a "
-        "folder that `python -m maskedclip_composer export --to hf` wrote."
+        "folder that `python -m maskedclip_composer export` wrote with --to hf or --to safetensors."
     )
 
 

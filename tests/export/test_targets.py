@@ -164,7 +164,7 @@ def test_layer_scale_becomes_a_dinov2_model(name):
 
 
 def test_what_transformers_cannot_compute_is_named():
-    assert why_not(build_vit("vit_giant_patch14_reg4_dinov2".replace("_reg4", ""), 28, None, 1)) == "another MLP"
+    assert why_not(build_vit("vit_giant_patch14_dinov2", 28, None, 1)) == "another MLP"
     assert why_not(build_vit("vit_base_patch16_clip_224", 32, None, 1)) == "a norm before the blocks, an embedding " + (
         "without a bias"
     )
