@@ -137,6 +137,17 @@ def test_files_that_are_missing_or_come_in_addition_are_named(copy, capsys):
     assert found == {"golden.json": "absent", "modeling.py": "not in SHA256SUMS"}
 
 
+@pytest.mark.parametrize("part", ["image_encoder", "text_encoder"])
+def test_code_in_a_folder_is_not_run(copy, tmp_path, part):
+    folder = copy("hf")
+    (folder / part / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    names = {"AutoConfig": "own.Config", "AutoModel": "own.Model", "AutoTokenizer": ["own.Tokenizer", None]}
+    edit_json(folder / part / "config.json", lambda config: config.update(model_type="own", auto_map=names))
+    write_sums(folder)
+    assert "golden outputs" in failed(folder)
+    assert not (tmp_path / "executed").exists()
+
+
 def test_a_number_that_is_none_fails(copy):
     folder = copy("timm")
     weights = load_file(folder / "model.safetensors")
