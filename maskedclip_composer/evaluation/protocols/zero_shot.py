@@ -31,7 +31,7 @@ def objection(source: str, image_size: int | None) -> str:
     """Say why an encoder cannot classify zero-shot; empty where it can."""
     folder = training_run(source)
     config = None if folder is None else load_config(TrainConfig, str(folder / "config.yaml"), [])
-    if config is None or not checkpoint(source).is_file() or not _aligns_texts(config):
+    if config is None or not checkpoint(source).exists() or not _aligns_texts(config):
         return "zero-shot needs the checkpoint of a pre-training run with texts, for its bridge and text encoder"
     if image_size not in (None, config.data.image_size):
         return f"the bridge takes images of {config.data.image_size} pixels, not image_size={image_size}"
