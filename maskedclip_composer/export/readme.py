@@ -80,8 +80,11 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
         *([f"Terms of the training data: {TERMS}."] if has_terms else []),
         "Files and outputs are checked by `python -m maskedclip_composer verify FOLDER`, files alone by "
         f"`sha256sum --check {SUMS}`.",
+        *(["All below is the run's card: other files that it names are in the run's folder."] if source.card else []),
         "For research; not for use on patients.",
     ]
     loading = ["## Load this folder", *(f"```python\n{block}```" for block in blocks)]
     loading.append("\n".join(f"- {fact}" for fact in facts))
-    return f"{head.rstrip()}\n\n" + "\n\n".join(loading).replace("SIZE", str(architecture.image_size)) + "\n"
+    text = "\n\n".join(loading).replace("SIZE", str(architecture.image_size))
+    begin, section, rest = head.rstrip().partition("\n## ")  # before the card's first section
+    return f"{begin.rstrip()}\n\n{text}\n{section}{rest}".rstrip() + "\n"
