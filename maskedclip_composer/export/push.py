@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, size in zip(names, sizes, strict=True):
         print(f"{size:>14,}  {name}")
     if TERMS in names:
-        print(
-            f"{args.folder / TERMS} tells on what terms the training data were given: read it before you pass this on."
-        )
+        print(f"{args.folder / TERMS} tells the terms of the training data: read it before you pass the weights on.")
     if args.dry_run:
         print(f"dry run: nothing of {sum(sizes):,} bytes was sent to {args.repo}")
         return 0

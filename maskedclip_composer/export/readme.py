@@ -1,5 +1,7 @@
 """README.md of an exported folder: the run's model card where it has one, and how to load the folder."""
 
+import re
+
 from torch import nn
 
 from maskedclip_composer.export.folder import SUMS
@@ -61,20 +63,24 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
     architecture = source.architecture
     metadata = f"---\nlibrary_name: {_LIBRARY[to]}\ntags: [retina, colour-fundus-photography, maskedclip]\n---\n"
     head = source.card or f"{metadata}# {source.name}\n"
+    head = re.sub(r"^library_name: .*$", f"library_name: {_LIBRARY[to]}", head, count=1, flags=re.MULTILINE)
     blocks, vit = [_LINES[to]], source.model.branch.image_encoder.vit
     if to == "hf" and why_not(vit) is None:
         blocks.append(_HF_VIT if isinstance(vit.blocks[0].ls1, nn.Identity) else _HF_DINOV2)
     recipe = architecture.recipe
     crop = "cropped to the retina and " if recipe.crop else ""
     resized = f"resized to a short side of {recipe.size} pixels at most" if recipe.size else "kept at their size"
+    preparation = f"were {crop}{resized} before training"
+    if not source.tells_preparation:
+        preparation = f"were prepared in a way that the run does not record; taken is the default: {crop}{resized}"
     arguments = ", ".join(f"{name}={value!r}" for name, value in model_arguments(source).items())
     name = architecture.image_encoder.split(".")[0]
     facts = [
         f"Image encoder: `timm.create_model({name!r}, num_classes=0, {arguments})`.",
         f"Images: {architecture.image_size} pixels; mean {list(architecture.mean)}, deviation {list(architecture.std)} "
         "of values of 0 to 1.",
-        f"Photographs were {crop}{resized} before training. The transform that `maskedclip_composer.load` returns does "
-        "the same; other libraries start from prepared photographs.",
+        f"Photographs {preparation}. The transform that `maskedclip_composer.load` returns does the same; other "
+        "libraries start from prepared photographs.",
         _FEATURE[to],
         *notes,
         *([f"Terms of the training data: {TERMS}."] if has_terms else []),

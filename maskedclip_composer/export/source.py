@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.export.sharded import LAYOUT
-from maskedclip_composer.use.architecture import Architecture
+from maskedclip_composer.use.architecture import PREPARED, Architecture
 from maskedclip_composer.use.dual_tower import DualTower
 from maskedclip_composer.use.load import build_dual_tower, load_text_side, read_model
 from maskedclip_composer.use.tokenizer import Tokenizer
@@ -41,6 +41,12 @@ class Source:
     def data_card(self) -> str | None:
         """The card of all its training data, which the model card names; None where there is none."""
         return _text(self.folder / DATA_CARD)
+
+    @property
+    def tells_preparation(self) -> bool:
+        """Whether it is recorded how photographs were prepared; `load` takes the default where it is not."""
+        is_run = (self.folder / "config.yaml").is_file()
+        return not is_run or any(self.folder.glob(f"data/*/{PREPARED}"))
 
     @property
     def terms(self) -> str | None:
