@@ -84,7 +84,7 @@ def architecture_of_plain(plain: dict[str, Any], source: str, text_folder: str |
     if plain.get("format") != FORMAT:
         raise UserError(
             f"{source} says format={plain.get('format')!r}, not {FORMAT!r}.\n"
-            "Give a run folder, or a folder that `python -m maskedclip_composer export` wrote."
+            "Give a run folder, or a folder that `python -m maskedclip_composer export` wrote with --to hf."
         )
     try:
         known = {name: plain[name] for name in (f.name for f in fields(Architecture)) if name in plain}
