@@ -27,6 +27,8 @@ CHATTER = (
     "89d4b8295536_create_latest_metrics_table_py",
     "2b4d017a5e9b_add_model_registry_tables_to_db_py",
 )
+# A request that hangs may take so long; MLflow's own 120 s and 7 retries would hold the end of a run for minutes.
+REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 LOCK_TIMEOUT = 120  # seconds; creating a database takes about ten on a busy machine
 RETRIES = "urllib3.connectionpool"  # a line per attempt while a server is down
 
@@ -37,6 +39,17 @@ def default_tracking_uri(output: Path) -> str:
         return uri
     output.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{output.resolve() / 'mlflow.db'}"
+
+
+def with_credentials(redacted: str, *given: str | None) -> str:
+    """Return an address with its credentials, which nothing keeps: the one of `given` or of the environment.
+
+    Args:
+        redacted: The address as it was written down.
+        given: Addresses that may be the same with credentials.
+    """
+    known = (*given, os.environ.get("MLFLOW_TRACKING_URI"))
+    return next((uri for uri in known if uri and redact_text(uri) == redacted), redacted)
 
 
 def open_client(tracking_uri: str) -> MlflowClient:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from maskedclip_composer.callbacks.mlflow_store import (
+    REQUEST_LIMITS,
     find_run,
     log_artifact,
     open_client,
@@ -35,8 +36,6 @@ MAX_PENDING_METRICS = 200_000  # about 100 MB; older ones are given up, metrics.
 METRICS_PER_REQUEST = 1000  # MLflow 2.22 refuses more, and more than 100 parameters
 PARAMS_PER_REQUEST = 100
 VALUE_LENGTH = 500  # what every MLflow server since 1.0 takes
-# A request that hangs may take so long; MLflow's own 120 s and 7 retries would hold the end of a run for minutes.
-REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 Record = Callable[[MlflowClient, str], object]
 
@@ -91,6 +90,8 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         self._metrics: deque[Metric] = deque(maxlen=MAX_PENDING_METRICS)
         self._records: deque[Record] = deque()
         self._at_end: set[Path] = set()
+        self._last: list[Record] = []
+        self._patience = CLOSE_SECONDS
         self._sending: list[Metric] = []
         self._known_params: set[str] = set()
         self._known_steps: dict[str, int] = {}  # per metric, the last step that an earlier process has sent
@@ -104,6 +105,24 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
             for name, value in REQUEST_LIMITS.items():
                 os.environ.setdefault(name, value)
 
+    def add(self, record: Record) -> None:
+        """Queue whatever is to be done with the client and the run's id; it may be called twice, and only rank 0 does.
+
+        A record is dropped with a warning when it raises though the server lives.
+        """
+        if self._enabled:
+            self._records.append(record)
+
+    def add_at_end(self, record: Record, *, patience: float = CLOSE_SECONDS) -> None:
+        """Queue what is to be done after everything else, if the training comes to its end.
+
+        Args:
+            record: As in `add`.
+            patience: Seconds that the end of the run may be delayed by while the server answers.
+        """
+        self._last.append(record)
+        self._patience = max(self._patience, patience)
+
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Queue metrics; characters that MLflow does not allow in names become underscores."""
         if self._enabled:
@@ -115,16 +134,16 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
 
     def log_hyperparameters(self, hyperparameters: dict[str, Any]) -> None:
         """Queue parameters; those that the run already has, from before a resume, keep their value."""
-        self._add(lambda client, run_id: self._send_params(client, run_id, hyperparameters))
+        self.add(lambda client, run_id: self._send_params(client, run_id, hyperparameters))
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Queue tags; a tag may change."""
         entities = [RunTag(name, value) for name, value in tags.items()]
-        self._add(lambda client, run_id: client.log_batch(run_id, tags=entities))
+        self.add(lambda client, run_id: client.log_batch(run_id, tags=entities))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Queue a local file; it must stay where it is."""
-        self._add(lambda client, run_id: log_artifact(client, run_id, path, folder))
+        self.add(lambda client, run_id: log_artifact(client, run_id, path, folder))
 
     def log_at_end(self, path: Path) -> None:
         """Queue a local file when the run ends, once however often it is named."""
@@ -147,8 +166,11 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
             return
         for path in sorted(self._at_end):
             self.log_artifact(path)
+        for record in [] if self._failed else self._last:
+            self.add(record)
         self._closing.set()
-        self._thread.join(CLOSE_SECONDS)
+        # The thread tries once more and then ends, so only a server that takes what it is sent is waited for so long.
+        self._thread.join(max(CLOSE_SECONDS, self._patience) if not self._failed else CLOSE_SECONDS)
         self._thread = None
         if left := len(self._metrics) + len(self._sending) + len(self._records):
             log.warning(
@@ -159,10 +181,6 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
     @property
     def _address(self) -> str:
         return redact_text(self.tracking_uri)
-
-    def _add(self, record: Record) -> None:
-        if self._enabled:
-            self._records.append(record)
 
     def _work(self) -> None:
         is_last = False
