@@ -17,6 +17,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "visualize": ("visualize.command", "pictures of what a model has learnt"),
     "card": ("cards.command", "write the model card and the data card of a run"),
     "dashboard": ("dashboard.command", "the page of a training run: five questions, curves, pictures, faults"),
+    "export": ("export.command", "export a model for timm, transformers, onnxruntime, or as one file"),
+    "verify": ("export.verify_command", "check an exported folder: its files and what it computes"),
+    "push": ("export.push", "verify an exported folder and upload it to the Hugging Face hub"),
 }
 
 
