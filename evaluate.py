@@ -8,6 +8,7 @@ checkpoints.NAME  a run folder, RUN/latest, an encoder .safetensors, a Composer 
 tasks             [idrid,aptos]: yamls/tasks/*.yaml, or a folder with train, val and test
 protocols         [linear_probe,maskedclip_paper,knn,zero_shot]: yamls/protocols/*.yaml
 key=value         fractions=[0.1,1.0] shots=[1,5,10] seeds=5 data_root=shards baseline=NAME run_name=...
+                  save_models=true keeps what is trained, for: python -m maskedclip_composer predict
 
 Several ranks: composer -n 4 evaluate.py ... Results go to <output>/<run_name> and to MLflow; a suite that was stopped
 continues. The report is made at the end, and again by: python -m maskedclip_composer.report <output>/<run_name>

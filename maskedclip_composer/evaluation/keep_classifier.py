@@ -1,6 +1,5 @@
 """Writes a cell's classifier with all that is known of it, and reads it back before it counts as written."""
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 
 from maskedclip_composer.callbacks.atomic import write_whole
-from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, model_folder, without_nan
 from maskedclip_composer.evaluation.classifier_card import classifier_card
 from maskedclip_composer.evaluation.classifier_file import (
@@ -19,16 +17,14 @@ from maskedclip_composer.evaluation.classifier_file import (
     load_classifier,
     save_classifier,
 )
-from maskedclip_composer.evaluation.data import LabelledData
 from maskedclip_composer.evaluation.loading import eval_dataset
-from maskedclip_composer.evaluation.photographs import FolderPhotographs
+from maskedclip_composer.evaluation.preparation import preparation
 from maskedclip_composer.evaluation.protocols.base import Fit, Problem
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
 
 log = logging.getLogger(__name__)
 
 _READ_BACK = 4  # test photographs that the written file scores again
-_REPORT = "report.json"
 
 
 def keep_classifier(
@@ -62,21 +58,6 @@ def without_classifier(folder: Path, done: Iterable[Cell], protocols: dict[str, 
             "save_models=true: %d cells are done without their classifiers; for those give another run_name",
             len(lacking),
         )
-
-
-def preparation(data: LabelledData) -> tuple[Recipe | None, str]:
-    """Return how the photographs of a set were prepared, and where that is known from."""
-    if isinstance(data.train.photographs, FolderPhotographs):
-        return None, "files as they are, a folder per class"
-    for place in (Path(data.place), Path(data.place).parent):
-        try:
-            options = json.loads((place / _REPORT).read_text())["options"]
-            known = {name: options[name] for name in Recipe.__dataclass_fields__ if name in options}
-            if {"size", "crop"} <= known.keys():
-                return Recipe(**known), f"{_REPORT} beside the shards"
-        except (OSError, ValueError, KeyError, TypeError):  # none, or of a build of several sets
-            continue
-    return Recipe(), f"assumed: the shards came without {_REPORT}"
 
 
 def _facts(
@@ -139,5 +120,7 @@ def _read_back(file: Path, problem: Problem, outcome: Outcome, precision: str) -
     images = torch.stack([dataset[row]["image"] for row in range(min(_READ_BACK, len(dataset)))])
     classifier = load_classifier(file, device="cuda" if torch.cuda.is_available() else "cpu")
     found, expected = classifier.probabilities(images), outcome.probabilities[: len(images)]
-    if not np.allclose(found, expected, atol=1e-3 if precision == "fp32" else 5e-2):
+    # A GPU multiplies in other orders, and in half precision, for another number of photographs.
+    exact = precision == "fp32" and classifier.device.type == "cpu"
+    if not np.allclose(found, expected, atol=1e-3 if exact else 5e-2):
         raise RuntimeError(f"{file} gives other probabilities than the cell: {found.tolist()}, not {expected.tolist()}")

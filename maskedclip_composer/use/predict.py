@@ -56,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
 
     classifier = load_classifier(args.model, device=device_of(args.device))
     check_columns(photographs.columns, classifier.facts, patients=args.patients is not None)
+    _warn_of_preparation(Path(args.photos), classifier.facts)
     found = predict(photographs, classifier, batch_size=args.batch_size, workers=args.workers)
     patients = of_patients(found) if args.patients is not None else None  # before anything is written
     write_photographs(args.out, found, photographs.columns, classifier.facts)
     if patients is not None:
         write_patients(args.patients, patients, classifier.facts)
-    return _summarise(found, classifier.facts, args.out, strict=args.strict)
+    return _summarise(found, args.out, strict=args.strict)
 
 
 def predict(
@@ -105,11 +106,26 @@ def transform_of(facts: "ClassifierFacts") -> "PhotographTransform":
     return PhotographTransform(as_it_is if facts.recipe is None else facts.recipe, facts.image_size)
 
 
-def _summarise(found: "list[Prediction]", facts: "ClassifierFacts", out: Path, *, strict: bool) -> int:
+def _warn_of_preparation(photos: Path, facts: "ClassifierFacts") -> None:
+    """Say where photographs may not look to the classifier as those that it was trained on."""
+    from maskedclip_composer.evaluation.preparation import recorded_recipe
+
+    if facts.recipe_source.startswith("assumed"):
+        print(
+            f"Warning: the preparation is {facts.recipe_source}; the default crop and size are used.", file=sys.stderr
+        )
+    of_shards = recorded_recipe(photos) if photos.is_dir() else None
+    if of_shards is not None and facts.recipe is not None and of_shards != facts.recipe:
+        print(
+            f"Warning: {photos} was prepared with {of_shards.options()}, what the classifier was trained on with "
+            f"{facts.recipe.options()}.",
+            file=sys.stderr,
+        )
+
+
+def _summarise(found: "list[Prediction]", out: Path, *, strict: bool) -> int:
     unreadable = [one.photograph for one in found if one.probabilities is None]
     print(f"{len(found) - len(unreadable)} of {len(found)} photographs classified in {out}")
-    if facts.recipe_source.startswith("assumed"):
-        print(f"Preparation {facts.recipe_source}; photographs were cropped and sized by the default.", file=sys.stderr)
     if unreadable:
         print(f"Warning: {len(unreadable)} cannot be read:", file=sys.stderr)
         lines = [f"  {one.name}: {one.reason}" for one in unreadable[:_SHOWN]]

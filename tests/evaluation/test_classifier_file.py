@@ -23,8 +23,9 @@ from maskedclip_composer.evaluation.classifier_file import (
 )
 from maskedclip_composer.evaluation.encoders.architecture import build_encoder
 from maskedclip_composer.evaluation.encoders.load import load
-from maskedclip_composer.evaluation.keep_classifier import preparation, without_classifier
+from maskedclip_composer.evaluation.keep_classifier import without_classifier
 from maskedclip_composer.evaluation.loading import eval_dataset
+from maskedclip_composer.evaluation.preparation import preparation
 from maskedclip_composer.evaluation.protocols.config import KnnConfig, LinearProbeConfig, ProtocolConfig
 from maskedclip_composer.evaluation.protocols.head import LinearHead
 from tests.evaluation.encoders.test_facebook import build, dinov2

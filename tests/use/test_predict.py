@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +59,28 @@ def test_a_file_and_its_record_are_one_photograph(saved_suite, photographs, prep
         assert run(photos, model, tmp_path / f"{name}.csv") == 0
         with (tmp_path / f"{name}.csv").open(newline="") as file:
             tables[name] = {row["image"]: row for row in csv.DictReader(file)}
-    assert "Preparation assumed" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("Warning: the preparation is assumed") == 2
     assert set(tables["records"]) == set(GOOD) < set(tables["files"])
     for name in GOOD:
         for code in ("1", "2", "10"):
             of_file, of_record = (float(tables[kind][name][f"probability_{code}"]) for kind in tables)
             assert of_file == pytest.approx(of_record, abs=1e-6)
         assert tables["files"][name]["crop"] == tables["records"][name]["crop"] == "cropped"
+
+
+def test_shards_of_another_preparation_are_told(saved_suite, prepared, tmp_path, capsys):
+    model, out = saved_suite.model("grades", "linear_probe"), tmp_path / "a.csv"
+    assert run(prepared, model, out) == 0
+    assert "was prepared with" not in capsys.readouterr().err
+    other = tmp_path / "set" / "test"
+    shutil.copytree(prepared, other)
+    report = json.loads((other / "report.json").read_text())
+    (other / "report.json").unlink()
+    for place in (other, other.parent):  # of one split, and of a set
+        (place / "report.json").write_text(json.dumps(report | {"options": report["options"] | {"size": 64}}))
+        assert run(other, model, out) == 0
+        assert re.search("was prepared with .*'size': 64.*trained on with .*'size': 512", capsys.readouterr().err)
+        (place / "report.json").unlink()
 
 
 def test_what_cannot_be_read_is_listed_and_stops_only_the_strict(saved_suite, photographs, tmp_path, capsys):

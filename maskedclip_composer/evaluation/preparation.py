@@ -1,0 +1,34 @@
+"""How the photographs of a labelled set were prepared, as the preparation itself has noted it beside its shards."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from maskedclip_composer.data.photograph import Recipe
+from maskedclip_composer.evaluation.data import LabelledData
+from maskedclip_composer.evaluation.photographs import FolderPhotographs
+
+REPORT = "report.json"
+
+
+def preparation(data: LabelledData) -> tuple[Recipe | None, str]:
+    """Return how the photographs of a set were prepared (None: not at all), and where that is known from."""
+    if isinstance(data.train.photographs, FolderPhotographs):
+        return None, "files as they are, a folder per class"
+    recipe = recorded_recipe(Path(data.place))
+    if recipe is not None:
+        return recipe, f"{REPORT} beside the shards"
+    return Recipe(), f"assumed: the shards came without {REPORT}"
+
+
+def recorded_recipe(folder: Path) -> Recipe | None:
+    """Read the report in a folder of shards, or above it; None where there is none of one preparation."""
+    for place in (folder, folder.parent):
+        try:
+            options = json.loads((place / REPORT).read_text())["options"]
+            known = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
+            if {"size", "crop"} <= known.keys():
+                return Recipe(**known)
+        except (OSError, ValueError, KeyError, TypeError):  # none, or of a build of several sets
+            continue
+    return None
