@@ -5,10 +5,12 @@ Preparation and prediction both come through here, so that a photograph is the s
 
 import hashlib
 import io
+import json
 import os
 import stat
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -72,6 +74,17 @@ class Recipe:
     def options(self) -> dict[str, Any]:
         """Return what decides the result, for report and card."""
         return {name: value for name, value in asdict(self).items() if name != "quality" or self.encoding == "jpeg"}
+
+
+def recipe_of_report(report: Path) -> Recipe | None:
+    """Read from the `report.json` of a preparation what was done to its photographs; None where it does not say."""
+    try:
+        options = json.loads(report.read_text())["options"]
+        # Beside the recipe stands what else was asked for, such as pseudonyms.
+        known = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
+        return Recipe(**known) if {"size", "crop"} <= known.keys() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,8 @@
 """How the photographs of a labelled set were prepared, as the preparation itself has noted it beside its shards."""
 
-import json
-from dataclasses import fields
 from pathlib import Path
 
-from maskedclip_composer.data.photograph import Recipe
+from maskedclip_composer.data.photograph import Recipe, recipe_of_report
 from maskedclip_composer.evaluation.data import LabelledData
 from maskedclip_composer.evaluation.photographs import FolderPhotographs
 
@@ -23,12 +21,4 @@ def preparation(data: LabelledData) -> tuple[Recipe | None, str]:
 
 def recorded_recipe(folder: Path) -> Recipe | None:
     """Read the report in a folder of shards, or above it; None where there is none of one preparation."""
-    for place in (folder, folder.parent):
-        try:
-            options = json.loads((place / REPORT).read_text())["options"]
-            known = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
-            if {"size", "crop"} <= known.keys():
-                return Recipe(**known)
-        except (OSError, ValueError, KeyError, TypeError):  # none, or of a build of several sets
-            continue
-    return None
+    return recipe_of_report(folder / REPORT) or recipe_of_report(folder.parent / REPORT)

@@ -1,6 +1,5 @@
 """What has to be known to build a trained model again, beside its weights."""
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from maskedclip_composer.config import ObjectivesConfig, TrainConfig
 from maskedclip_composer.config_file import load_config
-from maskedclip_composer.data.photograph import Recipe
+from maskedclip_composer.data.photograph import Recipe, recipe_of_report
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig
@@ -153,10 +152,8 @@ def objective_config(texts: Texts) -> ObjectiveConfig:
 def recipe_of_run(folder: Path) -> Recipe:
     """Read how the photographs of a run were prepared; the default, with a warning, where nothing says."""
     for path in sorted((folder / "data").glob(f"*/{PREPARED}")):
-        try:
-            return Recipe(**json.loads(path.read_text())["options"])
-        except (OSError, ValueError, KeyError, TypeError):  # a report of another day, or of a build of several sets
-            continue
+        if (recorded := recipe_of_report(path)) is not None:
+            return recorded
     recipe = Recipe()
     log.warning("%s does not say how its photographs were prepared: %s is taken", folder, recipe)
     return recipe

@@ -99,7 +99,9 @@ def test_the_recipe_of_the_preparation_comes_from_the_run(run_folder, tmp_path, 
     caplog.clear()
     report = folder / "data" / "paired" / "report.json"
     report.parent.mkdir(parents=True)
-    report.write_text(json.dumps({"options": {"size": 64, "crop": False, "quality": 95, "encoding": "jpeg"}}))
+    # With --hash-patients the report has more options.
+    options = {"size": 64, "crop": False, "quality": 95, "encoding": "jpeg", "patients": "hashed"}
+    report.write_text(json.dumps({"options": options}))
     recipe = maskedclip_composer.load(folder).transform.recipe
     assert (recipe.size, recipe.crop, recipe.quality) == (64, False, 95)
     assert not caplog.text
