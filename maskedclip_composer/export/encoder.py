@@ -1,7 +1,6 @@
 """The pre-trained image encoder as a file: written after pre-training, read by everything downstream."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +9,11 @@ import timm
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.export.model_weights import read_model_weights
@@ -84,10 +84,9 @@ def save_encoder(
         "mean": json.dumps(mean),
         "std": json.dumps(std),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    save_file({key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}, aside, metadata)
-    os.replace(aside, path)
+    weights = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
+    # safetensors' own save_file leaves a file that nobody but its owner may read.
+    write_whole(path, save(weights, metadata))
 
 
 def load_encoder(source: str, *, image_size: int | None = None, attention: AttentionBackend = "auto") -> LoadedEncoder:
