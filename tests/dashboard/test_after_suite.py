@@ -70,8 +70,11 @@ def test_one_version_alone_is_not_called_best(tmp_path: Path, store):
     client, _ = store
     tracked(tmp_path / "runs" / "one", store, "alone")
     suite = write_suite(tmp_path / "runs" / "eval", {"one": str(tmp_path / "runs" / "one")}, {"one": 0.8})
+    (tmp_path / "runs" / "one" / "model_card.md").write_text("# With results")
     refresh_runs(suite)
     assert set(client.get_registered_model("alone").aliases) == {"newest"}
+    (version,) = client.search_model_versions("name = 'alone'")
+    assert version.description == "# With results"  # which training could not write
 
 
 def test_a_checkpoint_from_before_the_end_is_not_taken_for_the_version(tmp_path: Path, store):
