@@ -18,11 +18,12 @@ from maskedclip_composer.callbacks.mlflow_store import find_run, log_artifact, o
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.callbacks.registry import describe, versions_of_run
 from maskedclip_composer.callbacks.tracking import METRICS_PER_REQUEST, REQUEST_LIMITS
+from maskedclip_composer.dashboard.comparison import Comparison, Evaluated, read_suite
 from maskedclip_composer.dashboard.downstream import choose, roc_text
 from maskedclip_composer.dashboard.note import note, set_note
 from maskedclip_composer.dashboard.page import answers, page
 from maskedclip_composer.dashboard.run import Run, read_run
-from maskedclip_composer.dashboard.suites import Comparison, Evaluated, evaluated_runs, note_suite, read_suite
+from maskedclip_composer.dashboard.suites import evaluated_runs, note_suite
 from maskedclip_composer.dashboard.write import DASHBOARD, comparisons_of
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def _log_scores(client: MlflowClient, run_id: str, run: Run, newest: Sequence[Co
 
 
 def _tag_versions(client: MlflowClient, run_id: str, card: Path, newest: Sequence[Comparison]) -> list[Standing]:
-    """Tag the versions that a run has registered with what its final encoder has reached; a newer card describes them."""
+    """Tag the versions that a run has registered with what its final encoder has reached, and describe them anew."""
     standings = []
     for version in versions_of_run(client, run_id):
         if card.is_file():

@@ -14,13 +14,13 @@ from maskedclip_composer.dashboard.answer import MARKS, Answer, number
 from maskedclip_composer.dashboard.chart import COLOURS, draw
 from maskedclip_composer.dashboard.charts import charts
 from maskedclip_composer.dashboard.collapse import collapse
+from maskedclip_composer.dashboard.comparison import Comparison, Evaluated
 from maskedclip_composer.dashboard.cost import cost
 from maskedclip_composer.dashboard.downstream import choose, downstream, roc_text
 from maskedclip_composer.dashboard.learning import learning
 from maskedclip_composer.dashboard.run import Run
 from maskedclip_composer.dashboard.speed import speed
 from maskedclip_composer.dashboard.state import WORDS, now
-from maskedclip_composer.dashboard.suites import Comparison, Evaluated
 from maskedclip_composer.report.embed import data_uri, shrink_to_fit
 
 _PICTURE_BYTES = 400_000

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.dashboard.comparison import Comparison, read_suite
 from maskedclip_composer.dashboard.page import answers, page
 from maskedclip_composer.dashboard.run import Run, read_run
-from maskedclip_composer.dashboard.suites import Comparison, find_suites, read_suite
+from maskedclip_composer.dashboard.suites import find_suites
 
 DASHBOARD = "dashboard.html"
 

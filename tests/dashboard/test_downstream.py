@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from maskedclip_composer.dashboard.comparison import read_suite
 from maskedclip_composer.dashboard.downstream import BY_TEST, BY_VALIDATION, choose, downstream
 from maskedclip_composer.dashboard.run import read_run
-from maskedclip_composer.dashboard.suites import evaluated_runs, find_suites, note_suite, read_suite
+from maskedclip_composer.dashboard.suites import evaluated_runs, find_suites, note_suite
 from maskedclip_composer.dashboard.write import comparisons_of
 from maskedclip_composer.errors import UserError
 from tests.dashboard.written import write_run, write_suite
