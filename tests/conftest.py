@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: a missing name then fails at once
 
@@ -26,11 +27,22 @@ from maskedclip_composer.types import Batch  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.s3 import BUCKET, environment, s3_server  # noqa: E402
 
+if TYPE_CHECKING:
+    from tests.saved_suite import SavedSuite
+
 
 def pytest_configure(config: pytest.Config):
     # Exactness is promised on a CPU, and two ranks need two devices: only `-m gpu` sees a GPU.
     if "gpu" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Leave the benchmarks' scripts to `make bench`: they take minutes, and no user's result depends on them."""
+    left_out = [item for item in items if item.get_closest_marker("benchmark")]
+    if left_out and "benchmark" not in config.option.markexpr and len(left_out) < len(items):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("benchmark")]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +74,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, text_tower: Path) -> Pa
     from tests.model_run import write_run  # imports Composer
 
     return write_run(tmp_path_factory.mktemp("model_runs"), text_tower)
+
+
+@pytest.fixture(scope="session")
+def saved_suite(tmp_path_factory: pytest.TempPathFactory) -> "SavedSuite":
+    """A small suite of `evaluate.py` whose classifiers are saved. Read only."""
+    from tests.saved_suite import run_saved_suite  # imports Composer
+
+    return run_saved_suite(tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture

@@ -42,13 +42,14 @@ class Standing:
     test_roc: float
 
 
-def refresh_runs(suite: Path, tracking_uri: str | None = None) -> list[Path]:
+def refresh_runs(suite: Path, *, to_mlflow: bool = True, tracking_uri: str | None = None) -> list[Path]:
     """Bring the pages of all runs that a suite has evaluated up to date, and MLflow with them; return the pages.
 
     Whatever fails costs a warning: the results are on disk by then.
 
     Args:
         suite: The suite's folder, with its report.
+        to_mlflow: Whether MLflow is told.
         tracking_uri: Of MLflow with its credentials, which no folder keeps; None looks for them in
             MLFLOW_TRACKING_URI.
     """
@@ -64,7 +65,7 @@ def refresh_runs(suite: Path, tracking_uri: str | None = None) -> list[Path]:
         except (OSError, ValueError) as error:  # a run of somebody else, whose folder is not to be written
             log.warning(f"The dashboard of {folder} is not brought up to date: {error}")
             continue
-        if run.mlflow.get("run_id"):
+        if to_mlflow and run.mlflow.get("run_id"):
             standings += _tell_mlflow(run, note(run, found), read_suite(suite, folder), tracking_uri)
     _name_the_best(standings)
     return pages

@@ -1,16 +1,13 @@
 """Which evaluation suites have looked at a run's encoders, and which of their encoders are the run's."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.cards.suites import joined, remember, remembered
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.source import training_run
-
-EVALUATED_BY = "evaluated_by.json"
 
 
 def find_suites(run_folder: Path, given: Sequence[Path] = ()) -> list[Path]:
@@ -24,9 +21,7 @@ def find_suites(run_folder: Path, given: Sequence[Path] = ()) -> list[Path]:
     for folder in given:
         if not (folder / "suite.json").is_file():
             raise UserError(f"--suite {folder} holds no suite.json, so no evaluation was written there.")
-    noted = read_json(run_folder / EVALUATED_BY)
-    names = noted if isinstance(noted, list) else []
-    known = [run_folder / str(name) / "suite.json" for name in names]
+    known = [folder / "suite.json" for folder in remembered(run_folder)]
     known += run_folder.absolute().parent.glob("*/suite.json")
     known = sorted((path for path in known if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
     found = [*given, *(path.parent for path in known)]
@@ -34,12 +29,8 @@ def find_suites(run_folder: Path, given: Sequence[Path] = ()) -> list[Path]:
 
 
 def note_suite(run_folder: Path, suite: Path) -> None:
-    """Write in the run's folder that a suite has evaluated it, by the way from one to the other."""
-    way = os.path.relpath(suite.resolve(), run_folder.resolve())  # both may move together
-    noted = read_json(run_folder / EVALUATED_BY)
-    names = [str(name) for name in noted] if isinstance(noted, list) else []
-    if way not in names:
-        write_whole(run_folder / EVALUATED_BY, json.dumps([*names, way], indent=2) + "\n")
+    """Note in the run's folder that a suite has evaluated it, as its cards do."""
+    remember(run_folder, joined(remembered(run_folder), [suite]))
 
 
 def evaluated_runs(folder: Path) -> list[Path]:

@@ -48,7 +48,7 @@ def test_pages_runs_and_registered_versions_hear_of_the_suite(tmp_path: Path, st
     suite = write_suite(tmp_path / "elsewhere" / "eval", sources, roc, tasks=("APTOS", "ODIR"))
     assert refresh_runs(suite) == [folder / "dashboard.html" for folder in runs.values()]
     for folder in runs.values():
-        assert json.loads((folder / "evaluated_by.json").read_text()) == ["../../elsewhere/eval"]
+        assert json.loads((folder / "suites.json").read_text()) == {"suites": ["../../elsewhere/eval"]}
         assert "the only one evaluated" in (folder / "dashboard.html").read_text()
 
     for name, run_id in ids.items():
@@ -97,7 +97,9 @@ def test_a_store_that_is_gone_costs_a_warning_without_its_password(tmp_path: Pat
     working = after_suite.open_client
     monkeypatch.setattr(after_suite, "open_client", lambda uri: asked.append(uri) or working(uri))
     with caplog.at_level(logging.WARNING):
-        assert refresh_runs(suite, uri) == [folder / "dashboard.html"]
+        assert refresh_runs(suite, to_mlflow=False) == [folder / "dashboard.html"]
+        assert not caplog.records
+        assert refresh_runs(suite, tracking_uri=uri) == [folder / "dashboard.html"]
     assert asked == [uri]  # with its credentials, which the run's folder does not keep
     assert "failed" in caplog.text
     assert "hunter2" not in caplog.text

@@ -99,7 +99,7 @@ def test_suites_are_found_beside_the_run_where_they_were_noted_and_where_they_ar
     note_suite(run, far)
     assert {path.resolve() for path in find_suites(run)} == {beside, far}
     assert find_suites(run, [other])[0] == other
-    assert json.loads((run / "evaluated_by.json").read_text()) == ["../../far/eval"]
+    assert json.loads((run / "suites.json").read_text()) == {"suites": ["../../far/eval"]}
     with pytest.raises(UserError, match="holds no suite"):
         find_suites(run, [tmp_path])
 
