@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> int:
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
-            rewrite_cards(folder, to_mlflow=config.tracking.mlflow, tracking_uri=config.tracking.tracking_uri)
-            pages = refresh_runs(folder, config.tracking.tracking_uri)
+            tracking = config.tracking
+            rewrite_cards(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
+            pages = refresh_runs(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
             print("\n".join([*map(str, pages), "", terminal_table(folder), "", str(page)]), flush=True)
     except (Exception, SystemExit) as error:
         return stop(error, "evaluate.py")

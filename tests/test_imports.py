@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "export": ({"__main__", "errors", "callbacks", "data", "models", "use"}, {"composer", "streaming", "omegaconf"}),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "dashboard": (
-        {"errors", "times", "callbacks", "evaluation", "report"},
+        {"errors", "times", "callbacks", "cards", "evaluation", "report"},
         {"torch", "streaming", "timm", "omegaconf"},
     ),
     "cards": ({"errors", "callbacks", "data", "evaluation", "report"}, {"composer", "streaming", "timm", "omegaconf"}),

@@ -1,6 +1,7 @@
 """A finished run as a version of a model in MLflow's registry."""
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,9 +69,9 @@ def versions_of_run(client: MlflowClient, run_id: str, name: str | None = None) 
 
 
 def describe(card: Path) -> str:
-    """Return a model card, cut at the end of a line where a registry could not take all of it."""
+    """Return a model card without its front matter, cut at a line's end where a registry could not take all of it."""
     try:
-        text = redact_text(card.read_text()).strip()
+        text = re.sub(r"\A---\n.*?\n---\n", "", redact_text(card.read_text()), flags=re.DOTALL).strip()
     except OSError:
         return "No model card was written: see the run's description, config.yaml and data_manifest.json."
     if len(text) <= _LENGTH:

@@ -16,13 +16,14 @@ from mlflow.entities.model_registry import ModelVersion
 from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.callbacks.mlflow_store import find_run, log_artifact, open_client, with_credentials
 from maskedclip_composer.callbacks.redaction import redact_text
-from maskedclip_composer.callbacks.registry import versions_of_run
+from maskedclip_composer.callbacks.registry import describe, versions_of_run
 from maskedclip_composer.callbacks.tracking import METRICS_PER_REQUEST, REQUEST_LIMITS
+from maskedclip_composer.dashboard.comparison import Comparison, Evaluated, read_suite
 from maskedclip_composer.dashboard.downstream import choose, roc_text
 from maskedclip_composer.dashboard.note import note, set_note
 from maskedclip_composer.dashboard.page import answers, page
 from maskedclip_composer.dashboard.run import Run, read_run
-from maskedclip_composer.dashboard.suites import Comparison, Evaluated, evaluated_runs, note_suite, read_suite
+from maskedclip_composer.dashboard.suites import evaluated_runs, note_suite
 from maskedclip_composer.dashboard.write import DASHBOARD, comparisons_of
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,14 @@ class Standing:
     test_roc: float
 
 
-def refresh_runs(suite: Path, tracking_uri: str | None = None) -> list[Path]:
+def refresh_runs(suite: Path, *, to_mlflow: bool = True, tracking_uri: str | None = None) -> list[Path]:
     """Bring the pages of all runs that a suite has evaluated up to date, and MLflow with them; return the pages.
 
     Whatever fails costs a warning: the results are on disk by then.
 
     Args:
         suite: The suite's folder, with its report.
+        to_mlflow: Whether MLflow is told.
         tracking_uri: Of MLflow with its credentials, which no folder keeps; None looks for them in
             MLFLOW_TRACKING_URI.
     """
@@ -57,20 +59,19 @@ def refresh_runs(suite: Path, tracking_uri: str | None = None) -> list[Path]:
             note_suite(folder, suite)
             run = read_run(folder)
             comparisons = comparisons_of(run)
-            write_whole(folder / DASHBOARD, page(run, comparisons))
+            found = answers(run, comparisons)
+            write_whole(folder / DASHBOARD, page(run, comparisons, found))
             pages.append(folder / DASHBOARD)
         except (OSError, ValueError) as error:  # a run of somebody else, whose folder is not to be written
             log.warning(f"The dashboard of {folder} is not brought up to date: {error}")
             continue
-        if run.mlflow.get("run_id"):
-            standings += _tell_mlflow(run, comparisons, read_suite(suite, folder), tracking_uri)
+        if to_mlflow and run.mlflow.get("run_id"):
+            standings += _tell_mlflow(run, note(run, found), read_suite(suite, folder), tracking_uri)
     _name_the_best(standings)
     return pages
 
 
-def _tell_mlflow(
-    run: Run, comparisons: Sequence[Comparison], newest: Sequence[Comparison], tracking_uri: str | None
-) -> list[Standing]:
+def _tell_mlflow(run: Run, described: str, newest: Sequence[Comparison], tracking_uri: str | None) -> list[Standing]:
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
     uri = with_credentials(str(run.mlflow.get("tracking_uri")), tracking_uri)
@@ -83,9 +84,9 @@ def _tell_mlflow(
             )
             return []
         log_artifact(client, run_id, run.folder / DASHBOARD)
-        set_note(client, run_id, note(run, answers(run, comparisons)))
+        set_note(client, run_id, described)
         _log_scores(client, run_id, run, newest)
-        return _tag_versions(client, run_id, newest)
+        return _tag_versions(client, run_id, run.folder / "model_card.md", newest)
     except Exception as error:  # MLflow raises its own, SQLAlchemy's and requests' errors
         reason = redact_text(f"{type(error).__name__}: {error}".splitlines()[0])
         log.warning(f"MLflow at {redact_text(uri)} failed ({reason}); the dashboard is in {run.folder}")
@@ -116,10 +117,12 @@ def _log_scores(client: MlflowClient, run_id: str, run: Run, newest: Sequence[Co
         client.set_tag(run_id, "downstream/best", "; ".join(told)[:5000])
 
 
-def _tag_versions(client: MlflowClient, run_id: str, newest: Sequence[Comparison]) -> list[Standing]:
-    """Tag the versions that the run has registered with what the final encoder has reached."""
+def _tag_versions(client: MlflowClient, run_id: str, card: Path, newest: Sequence[Comparison]) -> list[Standing]:
+    """Tag the versions that a run has registered with what its final encoder has reached, and describe them anew."""
     standings = []
     for version in versions_of_run(client, run_id):
+        if card.is_file():
+            client.update_model_version(version.name, version.version, describe(card))
         for comparison in newest:
             final = _final(comparison)
             if final is None:

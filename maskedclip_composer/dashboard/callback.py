@@ -96,10 +96,11 @@ class Dashboard(Callback):
         try:
             run = read_run(self.folder, self._reader, state=self._state)
             comparisons = comparisons_of(run)
-            write_whole(self.folder / DASHBOARD, page(run, comparisons))
+            found = answers(run, comparisons)
+            write_whole(self.folder / DASHBOARD, page(run, comparisons, found))
         except Exception as error:  # whatever it is, the training is worth more
             log.warning(f"{self.folder / DASHBOARD} cannot be written: {type(error).__name__}: {error}")
             return
         if self._tracker is not None:
             self._tracker.log_artifact(self.folder / DASHBOARD)
-            self._tracker.add(partial(set_note, text=note(run, answers(run, comparisons))))
+            self._tracker.add(partial(set_note, text=note(run, found)))

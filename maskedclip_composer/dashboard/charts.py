@@ -71,11 +71,7 @@ def _chart(run: Run, title: str, unit: str, names: Sequence[str], marks: Sequenc
 
 def _short(name: str, names: Sequence[str]) -> str:
     short = name.removeprefix(_DIAGNOSTICS)
-    return (
-        short.removeprefix("lr-AdamW/").removeprefix("memory/").removesuffix("_gib").replace("_", " ")
-        if len(names) > 1
-        else short
-    )
+    return short.removeprefix("lr-AdamW/").removeprefix("memory/").removesuffix("_gib") if len(names) > 1 else short
 
 
 def _matching(run: Run, is_wanted: Callable[[str], bool]) -> list[str]:

@@ -68,7 +68,7 @@ def collapse(run: Run) -> Answer:
         )
     bad, close = [one for one in told if one.watched.is_bad], [one for one in told if one.is_close]
     worst = min(told, key=_margin, default=None)
-    lines = [_line(one) for one in found]
+    lines = [_line(one) for one in sorted(found, key=lambda one: (not one.tells, _margin(one)))]
     if run.step <= config.grace:
         lines.append(f"The run itself warns only after step {config.grace} (watch.grace).")
     if worst is None:
@@ -139,7 +139,7 @@ def _short(one: Judged) -> str:
 
 def _line(one: Judged) -> str:
     if one.kind == "logit_scale":
-        return f"{_short(one)} (warns from {percent(one.share)})"
+        return f"{_short(one)} (warns from {100 * one.share:g} %)"
     if not one.tells:
         return f"{one.name}: hardly above that of a collapsed model yet, so a fall would say nothing"
-    return f"{_short(one)} (warns under {percent(one.share)})"
+    return f"{_short(one)} (warns under {100 * one.share:g} %)"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskedclip_composer.dashboard.answer import Answer, Level
+from maskedclip_composer.dashboard.comparison import Comparison, Evaluated
 from maskedclip_composer.dashboard.run import Run
-from maskedclip_composer.dashboard.suites import Comparison, Evaluated
 
 QUESTION = "Which checkpoint is best downstream?"
 LEVEL = 0.05

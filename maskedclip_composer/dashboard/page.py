@@ -14,13 +14,13 @@ from maskedclip_composer.dashboard.answer import MARKS, Answer, number
 from maskedclip_composer.dashboard.chart import COLOURS, draw
 from maskedclip_composer.dashboard.charts import charts
 from maskedclip_composer.dashboard.collapse import collapse
+from maskedclip_composer.dashboard.comparison import Comparison, Evaluated
 from maskedclip_composer.dashboard.cost import cost
 from maskedclip_composer.dashboard.downstream import choose, downstream, roc_text
 from maskedclip_composer.dashboard.learning import learning
 from maskedclip_composer.dashboard.run import Run
 from maskedclip_composer.dashboard.speed import speed
 from maskedclip_composer.dashboard.state import WORDS, now
-from maskedclip_composer.dashboard.suites import Comparison, Evaluated
 from maskedclip_composer.report.embed import data_uri, shrink_to_fit
 
 _PICTURE_BYTES = 400_000
@@ -55,8 +55,14 @@ def answers(run: Run, comparisons: Sequence[Comparison]) -> list[Answer]:
     return [learning(run), collapse(run), speed(run), cost(run), downstream(run, comparisons)]
 
 
-def page(run: Run, comparisons: Sequence[Comparison]) -> str:
-    """Return the page. Every text of the run is escaped, and credentials in addresses are hidden."""
+def page(run: Run, comparisons: Sequence[Comparison], tiles: Sequence[Answer]) -> str:
+    """Return the page. Every text of the run is escaped, and credentials in addresses are hidden.
+
+    Args:
+        run: The run.
+        comparisons: What suites say of its encoders.
+        tiles: `answers` of both.
+    """
     # Texts of the charts are escaped where they are drawn.
     drawn = [(chart, Markup(draw(chart)), _legend(chart.lines)) for chart in charts(run)]
     return (
@@ -67,7 +73,7 @@ def page(run: Run, comparisons: Sequence[Comparison]) -> str:
             subtitle=_subtitle(run),
             state=WORDS[run.state],
             written=now(),
-            answers=answers(run, comparisons),
+            answers=tiles,
             charts=drawn,
             choices=[choose(comparison) for comparison in comparisons],
             pictures=_pictures(run),

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskedclip_composer.callbacks.atomic import write_whole
-from maskedclip_composer.dashboard.page import page
+from maskedclip_composer.dashboard.comparison import Comparison, read_suite
+from maskedclip_composer.dashboard.page import answers, page
 from maskedclip_composer.dashboard.run import Run, read_run
-from maskedclip_composer.dashboard.suites import Comparison, find_suites, read_suite
+from maskedclip_composer.dashboard.suites import find_suites
 
 DASHBOARD = "dashboard.html"
 
@@ -24,7 +25,8 @@ def write_dashboard(folder: Path, suites: Sequence[Path] = (), out: Path | None 
     """
     run = read_run(folder)
     path = out or folder / DASHBOARD
-    write_whole(path, page(run, comparisons_of(run, suites)))
+    comparisons = comparisons_of(run, suites)
+    write_whole(path, page(run, comparisons, answers(run, comparisons)))
     return path
 
 

@@ -52,8 +52,8 @@ def test_a_store_of_files_has_a_registry_too(tmp_path: Path):
 
 def test_a_card_is_described_in_full_where_it_fits(tmp_path: Path):
     card = tmp_path / "model_card.md"
-    card.write_text("# Model\n\nTrained with s3://me:hunter2@bucket.\n")
-    assert describe(card) == "# Model\n\nTrained with s3://***@bucket."
+    card.write_text("---\ntags:\n- retina\n---\n\n# Model\n\n---\n\nTrained with s3://me:hunter2@bucket.\n")
+    assert describe(card) == "# Model\n\n---\n\nTrained with s3://***@bucket."
     card.write_text("line\n" * 2000)
     text = describe(card)
     assert len(text) < 5000

@@ -350,3 +350,20 @@ def test_mlflow_can_be_switched_off(tmp_path: Path):
     assert not (tmp_path / "mlflow.db").exists()
     assert (tmp_path / "tiny" / "config.yaml").is_file()
     assert len(list((tmp_path / "tiny" / "pictures").iterdir())) == 2
+
+
+def test_what_comes_last_may_take_longer_where_it_is_allowed_to(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 0.05)
+    trainer, loggers = make_trainer(tmp_path, TrackingConfig(picture_interval=None))
+    tracker = loggers[1]
+    assert isinstance(tracker, tracking.FaultTolerantMLFlowLogger)
+    seen = []
+
+    def slow(client: MlflowClient, run_id: str) -> None:
+        time.sleep(0.5)
+        seen.append((run_id, client.get_run(run_id).info.status))
+
+    tracker.add_at_end(slow, patience=60.0)
+    run(trainer)
+    assert seen == [(tracker.run_id, "RUNNING")]
+    assert the_run(f"sqlite:///{tmp_path / 'mlflow.db'}")[1].info.status == "FINISHED"

@@ -48,7 +48,7 @@ def test_pages_runs_and_registered_versions_hear_of_the_suite(tmp_path: Path, st
     suite = write_suite(tmp_path / "elsewhere" / "eval", sources, roc, tasks=("APTOS", "ODIR"))
     assert refresh_runs(suite) == [folder / "dashboard.html" for folder in runs.values()]
     for folder in runs.values():
-        assert json.loads((folder / "evaluated_by.json").read_text()) == ["../../elsewhere/eval"]
+        assert json.loads((folder / "suites.json").read_text()) == {"suites": ["../../elsewhere/eval"]}
         assert "the only one evaluated" in (folder / "dashboard.html").read_text()
 
     for name, run_id in ids.items():
@@ -70,8 +70,11 @@ def test_one_version_alone_is_not_called_best(tmp_path: Path, store):
     client, _ = store
     tracked(tmp_path / "runs" / "one", store, "alone")
     suite = write_suite(tmp_path / "runs" / "eval", {"one": str(tmp_path / "runs" / "one")}, {"one": 0.8})
+    (tmp_path / "runs" / "one" / "model_card.md").write_text("# With results")
     refresh_runs(suite)
     assert set(client.get_registered_model("alone").aliases) == {"newest"}
+    (version,) = client.search_model_versions("name = 'alone'")
+    assert version.description == "# With results"  # which training could not write
 
 
 def test_a_checkpoint_from_before_the_end_is_not_taken_for_the_version(tmp_path: Path, store):
@@ -94,7 +97,9 @@ def test_a_store_that_is_gone_costs_a_warning_without_its_password(tmp_path: Pat
     working = after_suite.open_client
     monkeypatch.setattr(after_suite, "open_client", lambda uri: asked.append(uri) or working(uri))
     with caplog.at_level(logging.WARNING):
-        assert refresh_runs(suite, uri) == [folder / "dashboard.html"]
+        assert refresh_runs(suite, to_mlflow=False) == [folder / "dashboard.html"]
+        assert not caplog.records
+        assert refresh_runs(suite, tracking_uri=uri) == [folder / "dashboard.html"]
     assert asked == [uri]  # with its credentials, which the run's folder does not keep
     assert "failed" in caplog.text
     assert "hunter2" not in caplog.text

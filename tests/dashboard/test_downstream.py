@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from maskedclip_composer.dashboard.comparison import read_suite
 from maskedclip_composer.dashboard.downstream import BY_TEST, BY_VALIDATION, choose, downstream
 from maskedclip_composer.dashboard.run import read_run
-from maskedclip_composer.dashboard.suites import evaluated_runs, find_suites, note_suite, read_suite
+from maskedclip_composer.dashboard.suites import evaluated_runs, find_suites, note_suite
 from maskedclip_composer.dashboard.write import comparisons_of
 from maskedclip_composer.errors import UserError
 from tests.dashboard.written import write_run, write_suite
@@ -98,7 +99,7 @@ def test_suites_are_found_beside_the_run_where_they_were_noted_and_where_they_ar
     note_suite(run, far)
     assert {path.resolve() for path in find_suites(run)} == {beside, far}
     assert find_suites(run, [other])[0] == other
-    assert json.loads((run / "evaluated_by.json").read_text()) == ["../../far/eval"]
+    assert json.loads((run / "suites.json").read_text()) == {"suites": ["../../far/eval"]}
     with pytest.raises(UserError, match="holds no suite"):
         find_suites(run, [tmp_path])
 

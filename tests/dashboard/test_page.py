@@ -83,7 +83,7 @@ def test_a_folder_with_metrics_alone_has_a_page(run: Path):
 
 
 def test_damaged_files_cost_no_page(run: Path):
-    for path in (*run.iterdir(), run / "faults.jsonl", run / "state.json", run / "evaluated_by.json"):
+    for path in (*run.iterdir(), run / "faults.jsonl", run / "state.json", run / "suites.json"):
         path.write_text("{[")
     assert "Nothing to judge yet" in words(write_dashboard(run).read_text())
 
