@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.visualize.scatter import Marked
 
 PATIENT = "patient"
 TEXTS = ("text", "texts")
@@ -27,6 +28,12 @@ def column(rows: Sequence[Mapping[str, str]], name: str | None) -> list[str | No
     if name is None or not any(name in row for row in rows):
         return None
     return [row.get(name, "").strip() or None for row in rows]
+
+
+def marked(rows: Sequence[Mapping[str, str]], name: str | None) -> Marked | None:
+    """Return a column for a drawing; None without a name."""
+    values = column(rows, name)
+    return None if values is None or name is None else Marked(name, values)
 
 
 def first_texts(rows: Sequence[Mapping[str, str]]) -> list[str]:

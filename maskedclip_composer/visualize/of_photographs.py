@@ -7,7 +7,7 @@ from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.use.options import device_of
 from maskedclip_composer.use.photographs import open_photographs
 from maskedclip_composer.visualize.attention import draw_attention
-from maskedclip_composer.visualize.columns import check_column, column, first_texts, patients
+from maskedclip_composer.visualize.columns import check_column, first_texts, marked, patients
 from maskedclip_composer.visualize.drawn import Drawn, Subject
 from maskedclip_composer.visualize.files import Result
 from maskedclip_composer.visualize.kinds import KINDS, missing
@@ -106,8 +106,8 @@ def _points(options: Options, subject: Subject, sample: Sample) -> Points:
     return Points(
         masked=sample.masked,
         clip=sample.clip,
-        labels=column(rows, options.labels),
-        sets=column(rows, options.sets),
+        labels=marked(rows, options.labels),
+        sets=marked(rows, options.sets),
         patients=patients(rows),
         texts=texts,
         texts_are="texts of the photographs" if own else "given texts",

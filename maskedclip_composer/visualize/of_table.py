@@ -10,7 +10,7 @@ from maskedclip_composer.use.embedder import FEATURES, IMAGE_FEATURES, describe
 from maskedclip_composer.use.embedding_table import EMBEDDED, KEY, OWN, read_about
 from maskedclip_composer.use.load import load
 from maskedclip_composer.use.options import device_of
-from maskedclip_composer.visualize.columns import check_column, column, first_texts, patients
+from maskedclip_composer.visualize.columns import check_column, first_texts, marked, patients
 from maskedclip_composer.visualize.files import Result
 from maskedclip_composer.visualize.options import Options
 from maskedclip_composer.visualize.spaces import Points, draw_spaces
@@ -56,8 +56,8 @@ def draw_table(options: Options) -> Result:
     points = Points(
         masked=_matrix(chosen, FEATURES),
         clip=_matrix(chosen, IMAGE_FEATURES) if IMAGE_FEATURES in table.column_names else None,
-        labels=column(rows, options.labels),
-        sets=column(rows, options.sets),
+        labels=marked(rows, options.labels),
+        sets=marked(rows, options.sets),
         patients=patients(rows),
         texts=texts,
         texts_are=texts_are,

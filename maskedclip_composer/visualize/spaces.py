@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.visualize.drawn import Drawn
-from maskedclip_composer.visualize.scatter import Panel, draw_panels
+from maskedclip_composer.visualize.scatter import Marked, Panel, draw_panels
 from maskedclip_composer.visualize.space_numbers import linear_cka, modality_gap, neighbour_purity, unit_rows
 
 LEAST = 3  # photographs
@@ -48,8 +48,8 @@ class Points:
     Attributes:
         masked: Features of the masked space.
         clip: L2-normalised features of the CLIP space; None where the model has none.
-        labels: Colour; None for a photograph without one. None where no column was named.
-        sets: Marker, likewise.
+        labels: Give colours and are what purity is about; None without a column of them.
+        sets: Give markers; None likewise.
         patients: Of each photograph; they are no neighbours of themselves. None where it is not known.
         texts: L2-normalised features of texts in the CLIP space; None without texts.
         texts_are: Says which texts they are.
@@ -57,8 +57,8 @@ class Points:
 
     masked: Float[np.ndarray, "images dim"]
     clip: Float[np.ndarray, "images width"] | None = None
-    labels: Sequence[str | None] | None = None
-    sets: Sequence[str | None] | None = None
+    labels: Marked | None = None
+    sets: Marked | None = None
     patients: Sequence[str] | None = None
     texts: Float[np.ndarray, "texts width"] | None = None
     texts_are: str = ""
@@ -124,8 +124,9 @@ def _purity(points: Points, features: Float[np.ndarray, "images dim"]) -> tuple[
     """Return a line below the space's name, and numbers; photographs without a label are left out."""
     if points.labels is None:
         return "", {}
-    rows = [row for row, label in enumerate(points.labels) if label is not None]
-    names, labels = np.unique([str(points.labels[row]) for row in rows], return_inverse=True)
+    values = points.labels.values
+    rows = [row for row, label in enumerate(values) if label is not None]
+    names, labels = np.unique([str(values[row]) for row in rows], return_inverse=True)
     groups = None if points.patients is None else [points.patients[row] for row in rows]
     if len(names) < 2 or len(set(groups or rows)) < 2:
         return "fewer than two labels: no purity", {}

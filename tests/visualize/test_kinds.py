@@ -11,7 +11,7 @@ from maskedclip_composer.visualize.patches import component_colours, without_mea
 from maskedclip_composer.visualize.reconstruction import patch_errors
 from maskedclip_composer.visualize.retina_patches import retina_patches
 from maskedclip_composer.visualize.sample import row_name, spread
-from maskedclip_composer.visualize.scatter import COLOURS, REST, looks
+from maskedclip_composer.visualize.scatter import COLOURS, REST, Marked, looks
 from maskedclip_composer.visualize.spaces import FEWEST, Points, draw_spaces, flat
 from maskedclip_composer.visualize.texts import patch_features
 from tests.data_prep.drawing import retina
@@ -101,6 +101,9 @@ def test_frequent_labels_have_colours_and_the_rest_is_counted():
     assert names[-2:] == [("3 others (36)", REST), ("none (2)", REST)]
     assert colours[-1] == REST
     assert looks(None, 3, COLOURS, REST) == ([COLOURS[0]] * 3, [])
+    assert [name for name, _ in looks(["10", "9", "b", "10", "a"], 5, COLOURS, REST)[1]] == [
+        "9 (1)", "10 (2)", "a (1)", "b (1)"
+    ]  # fmt: skip
 
 
 def clustered(count: int) -> np.ndarray:
@@ -121,13 +124,18 @@ def test_tsne_keeps_clusters_together_and_few_photographs_get_components():
 
 def test_spaces_say_what_they_can():
     labels = [str(number % 3) for number in range(40)]
-    both = Points(masked=RNG.normal(size=(40, 3)), clip=clustered(40), labels=labels, sets=["x", None] * 20)
+    both = Points(
+        masked=RNG.normal(size=(40, 3)),
+        clip=clustered(40),
+        labels=Marked("grade", labels),
+        sets=Marked("set", ["x", None] * 20),
+    )
     numbers = draw_spaces(both, title="t", seed=0).numbers
     assert numbers["method"] == "t-SNE"
     assert numbers["CLIP space (E_I + B, projected)"]["purity"] == 1
     assert numbers["masked space (E_I)"]["purity"] < 0.6
     assert abs(numbers["linear_cka_debiased"]) < 0.3
-    few = draw_spaces(Points(masked=RNG.normal(size=(8, 3)), labels=["a"] * 8), title="t", seed=0)
+    few = draw_spaces(Points(masked=RNG.normal(size=(8, 3)), labels=Marked("grade", ["a"] * 8)), title="t", seed=0)
     assert few.numbers == {
         "photographs": 8, "method": "principal components", "seed": 0, "masked space (E_I)": {}
     }  # fmt: skip
@@ -140,5 +148,5 @@ def test_photographs_without_a_label_are_left_out_of_purity():
     labels = [None if number < 12 else str(number % 3) for number in range(45)]
     features = clustered(45)
     features[:12] = features[12]  # neighbours, if they were asked
-    points = Points(masked=features, labels=labels)
+    points = Points(masked=features, labels=Marked("grade", labels))
     assert draw_spaces(points, title="t", seed=0).numbers["masked space (E_I)"]["purity"] == 1
