@@ -23,17 +23,19 @@ from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.callbacks.fault_file import FaultFile
+from maskedclip_composer.callbacks.run_cards import RunCards
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.costs.step_cost import step_flops
+from maskedclip_composer.dashboard.callback import Dashboard
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.origin import find_origin
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
+from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start, start_parts
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.compiled import compile_blocks
@@ -110,6 +112,8 @@ def build_trainer(config: TrainConfig) -> Trainer:
         callbacks=[
             *callbacks,
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
+            RunCards(config.run_folder, tracker),
+            Dashboard(config.run_folder, config.tracking.dashboard_interval, tracker),
             # Last: it saves what the others have done in the step.
             WholeCheckpoints(checkpoints, interval=config.checkpoint.interval, keep=config.checkpoint.keep),
         ],
@@ -135,7 +139,7 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
 
     Args:
         config: The run.
-        start: What the image encoder starts from; None reads `image_encoder.weights` where they are given.
+        start: What the network starts from; None reads `image_encoder.weights` where they are given.
 
     Raises:
         UserError: Weights cannot be loaded, or sizes do not fit together.
@@ -168,6 +172,7 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
         packed=config.compute.packed and reads_both_views(config.objectives.present().values()),
         chunk_size=config.compute.chunk_size,
     )
+    start_parts(net, start)
     set_activation(net, config.compute.activation)
     use_residual(net, config.compute.residual)
     return MaskedCLIP(net)

@@ -1,10 +1,7 @@
 """The command `embed`: photographs in, a Parquet table of their features out."""
 
 import argparse
-import csv
 import importlib.metadata
-import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +137,7 @@ def _about(args: argparse.Namespace, plan: dict[str, Any]) -> dict[str, Any]:
 
 def _summarise(table: "pyarrow.Table", out: Path) -> int:
     from maskedclip_composer.callbacks.atomic import write_whole
+    from maskedclip_composer.use.csv_table import csv_text
     from maskedclip_composer.use.embedding_table import UNREADABLE
 
     found = table.select(["image", "status", "reason"]).to_pylist()
@@ -149,17 +147,7 @@ def _summarise(table: "pyarrow.Table", out: Path) -> int:
     if not unreadable:
         listed.unlink(missing_ok=True)
         return 0
-    write_whole(listed, _csv(unreadable))
+    write_whole(listed, csv_text(["image", "reason"], unreadable))
     print(f"{len(unreadable)} cannot be read ({listed}):")
     print("\n".join(f"  {image}: {reason}" for image, reason in unreadable[:5]) + "\n  ..." * (len(unreadable) > 5))
     return 0 if len(unreadable) < len(found) else 1
-
-
-def _csv(unreadable: Iterable[tuple[str, str]]) -> str:
-    from maskedclip_composer.data.cells import inert
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["image", "reason"])
-    writer.writerows([inert(cell) for cell in row] for row in unreadable)
-    return buffer.getvalue()

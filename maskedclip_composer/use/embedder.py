@@ -66,11 +66,15 @@ def open_embedder(source: str, *, space: Space | None = None, device: str = "cpu
             f"--space {space}: {source} was trained without texts, so it has no CLIP space.\nLeave --space out, or "
             "give a run with objectives.lg_clip."
         )
-    chosen: Space = space or ("both" if model.has_texts else "masked")
+    return embedder_of(model, transform, space or ("both" if model.has_texts else "masked"))
+
+
+def embedder_of(model: DualTower, transform: PhotographTransform, space: Space) -> Embedder:
+    """Return the embedder of a model of this project, which has the space."""
     return Embedder(
-        space=chosen,
+        space=space,
         transform=transform,
-        embed=lambda images: _embed(model, images, chosen),
+        embed=lambda images: _embed(model, images, space),
         about=describe(model, transform),
     )
 

@@ -10,33 +10,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 import maskedclip_composer
-from maskedclip_composer.__main__ import COMMANDS, main
+from maskedclip_composer.__main__ import COMMANDS
 from maskedclip_composer.use import embed as command
 from maskedclip_composer.use.embedding_table import Parts
 from tests.model_run import write_run
-from tests.use.conftest import GOOD
-
-
-def embed(photos, out, model, *options) -> int:
-    arguments = ["embed", photos, "--out", out, "--model", model, "--batch-size", "2", "--workers", "0", *options]
-    return main([str(argument) for argument in arguments])
+from tests.use.conftest import GOOD, embed
 
 
 def columns(path: Path) -> dict[str, list]:
     return pyarrow.parquet.read_table(path).to_pydict()
 
 
-@pytest.fixture(scope="module")
-def whole(photographs, run_folder, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("embedded") / "table.parquet"
-    assert embed(photographs, out, run_folder) == 0
-    return out
-
-
-def test_the_table_has_both_features_of_every_photograph_that_can_be_read(whole, photographs, run_folder):
-    found = columns(whole)
+def test_the_table_has_both_features_of_every_photograph_that_can_be_read(index, photographs, run_folder):
+    found = columns(index)
     assert found["image"] == [*GOOD[:2], "broken.jpg", *GOOD[2:]]
     assert found["status"] == ["embedded"] * 2 + ["unreadable"] + ["embedded"] * 2
     assert np.isnan(found["features"][2]).all()
@@ -50,15 +39,15 @@ def test_the_table_has_both_features_of_every_photograph_that_can_be_read(whole,
             np.testing.assert_allclose(image_features, model.encode_image(alone)[0], atol=1e-6)
 
 
-def test_what_cannot_be_read_is_listed(whole):
-    with open(f"{whole}.unreadable.csv", newline="") as file:
+def test_what_cannot_be_read_is_listed(index):
+    with open(f"{index}.unreadable.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["image"] == "broken.jpg"
-    assert not Path(f"{whole}.parts").exists()
+    assert not Path(f"{index}.parts").exists()
 
 
-def test_the_table_says_what_made_it(whole, run_folder):
-    about = json.loads(pyarrow.parquet.read_schema(whole).metadata[b"maskedclip"])
+def test_the_table_says_what_made_it(index, run_folder):
+    about = json.loads(pyarrow.parquet.read_schema(index).metadata[b"maskedclip"])
     assert about["model"] == str(run_folder)
     assert about["architecture"]["image_size"] == 32
     assert about["recipe"]["size"] == 512
@@ -66,9 +55,9 @@ def test_the_table_says_what_made_it(whole, run_folder):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_workers_change_no_bit(whole, photographs, run_folder, tmp_path, workers):
+def test_workers_change_no_bit(index, photographs, run_folder, tmp_path, workers):
     assert embed(photographs, tmp_path / "table.parquet", run_folder, "--workers", workers) == 0
-    assert (tmp_path / "table.parquet").read_bytes() == whole.read_bytes()
+    assert (tmp_path / "table.parquet").read_bytes() == index.read_bytes()
 
 
 def _killed_after(written: int, arguments: tuple) -> None:
@@ -84,7 +73,7 @@ def _killed_after(written: int, arguments: tuple) -> None:
     embed(*arguments)
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_bits(whole, photographs, run_folder, tmp_path, capsys):
+def test_a_killed_run_goes_on_and_ends_in_the_same_bits(index, photographs, run_folder, tmp_path, capsys):
     out = tmp_path / "table.parquet"
     child = multiprocessing.get_context("fork").Process(target=_killed_after, args=(2, (photographs, out, run_folder)))
     child.start()
@@ -98,18 +87,18 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(whole, photographs, run_
     assert "was begun with --batch-size 2, not 3" in capsys.readouterr().err
     assert embed(photographs, out, run_folder) == 0
     assert " 2/5" in capsys.readouterr().err  # it did not begin anew
-    for name, values in columns(whole).items():
+    for name, values in columns(index).items():
         np.testing.assert_array_equal(columns(out)[name], values)
 
 
-def test_the_same_command_again_has_nothing_to_do(whole, photographs, run_folder):
-    before = whole.stat().st_mtime_ns
-    assert embed(photographs, whole, run_folder) == 0
-    assert whole.stat().st_mtime_ns == before
+def test_the_same_command_again_has_nothing_to_do(index, photographs, run_folder):
+    before = index.stat().st_mtime_ns
+    assert embed(photographs, index, run_folder) == 0
+    assert index.stat().st_mtime_ns == before
 
 
-def test_a_table_of_another_model_is_not_written_over(whole, photographs, run_folder, capsys):
-    assert embed(photographs, whole, run_folder / "encoder.safetensors") == 2
+def test_a_table_of_another_model_is_not_written_over(index, photographs, run_folder, capsys):
+    assert embed(photographs, index, run_folder / "encoder.safetensors") == 2
     assert "made with --model of sha256" in capsys.readouterr().err
 
 
@@ -146,11 +135,11 @@ def test_a_model_without_texts_has_the_masked_space_alone(photographs, text_towe
     assert "image_features" not in columns(tmp_path / "a.parquet")
 
 
-def test_one_space_can_be_asked_for(whole, photographs, run_folder, tmp_path):
+def test_one_space_can_be_asked_for(index, photographs, run_folder, tmp_path):
     assert embed(photographs, tmp_path / "a.parquet", run_folder, "--space", "clip") == 0
     found = columns(tmp_path / "a.parquet")
     assert "features" not in found
-    np.testing.assert_array_equal(found["image_features"], columns(whole)["image_features"])
+    np.testing.assert_array_equal(found["image_features"], columns(index)["image_features"])
 
 
 def test_encoders_of_others_are_taken(photographs, run_folder, tmp_path, capsys):
@@ -195,3 +184,12 @@ def test_commands_tell_their_options_without_torch():
         done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert f"maskedclip_composer {name}" in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_has_the_features_of_the_cpu(index, photographs, run_folder, tmp_path):
+    options = ["--device", "cuda", "--workers", "2"]
+    assert embed(photographs, tmp_path / "a.parquet", run_folder, *options) == 0
+    for name in ("features", "image_features"):
+        np.testing.assert_allclose(columns(tmp_path / "a.parquet")[name], columns(index)[name], atol=1e-4)
