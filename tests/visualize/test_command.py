@@ -149,7 +149,7 @@ def test_photographs_none_of_which_can_be_read_are_refused(table, run_folder, tm
     assert "broken.jpg: cannot be decoded" in capsys.readouterr().err
 
 
-def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog):
+def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog, capsys):
     store = tmp_path / "mlruns"
     client = MlflowClient(store.as_uri())
     experiment = client.create_experiment("e")
@@ -158,11 +158,13 @@ def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog):
     remember_run(model / "mlflow_run.json", run.info.run_id, store.as_uri(), "e")
     options = ["--model", model, "--kinds", "attention", "--count", "1", "--log"]
     assert visualize(table, tmp_path / "out", *options) == 0
+    assert run.info.run_id in capsys.readouterr().out
     stored = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
     assert stored == {"pictures/index.html", "pictures/pictures.json", "pictures/attention.png"}
     remember_run(model / "mlflow_run.json", run.info.run_id, "http://127.0.0.1:9", "e")
     assert visualize(table, tmp_path / "out", *options) == 0
     assert "MLflow at http://127.0.0.1:9 failed" in caplog.text
+    assert "stored with" not in capsys.readouterr().out
 
 
 def test_no_weight_of_attention_is_lost(drawn):
