@@ -77,6 +77,7 @@ def rollouts(subject: Subject, images: Tensor) -> dict[str, Float[Tensor, "image
     found = {}
     for name, attentions in layers.items():
         for start, class_token in (("mean patch", False), ("class token", True)):
-            weights = rollout(attentions, start_at(attentions[0].shape[-1], class_token=class_token).to(images.device))
+            start_weights = start_at(attentions[0].shape[-1], class_token=class_token).to(attentions[0].device)
+            weights = rollout(attentions, start_weights)
             found[f"{name}, {start}"] = weights[:, 1:].cpu()
     return found

@@ -5,14 +5,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.objectives.health import effective_rank
 from maskedclip_composer.visualize.drawn import Drawn
 from maskedclip_composer.visualize.scatter import Marked, Panel, draw_panels
-from maskedclip_composer.visualize.space_numbers import linear_cka, modality_gap, neighbour_purity, unit_rows
+from maskedclip_composer.visualize.space_numbers import (
+    is_collapsed,
+    linear_cka,
+    modality_gap,
+    neighbour_purity,
+    unit_rows,
+)
 
 LEAST = 3  # photographs
 FEWEST = 30  # photographs: below, t-SNE draws clusters of anything
@@ -86,10 +94,12 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
     panels = []
     for name, features in spaces.items():
         said, found = _purity(points, features)
-        numbers[name] = found
+        numbers[name] = found | {"effective_rank": float(effective_rank(torch.from_numpy(np.float64(features))))}
+        if is_collapsed(features):
+            said += "\nall features are equal: this space has collapsed"
         panels.append(Panel(f"{name}\n{said}".strip(), flat(features, seed)))
     notes = []
-    if points.clip is not None and count >= 4:
+    if points.clip is not None and count >= 4 and not any(map(is_collapsed, spaces.values())):
         numbers["linear_cka_debiased"] = linear_cka(points.masked, points.clip)
         numbers["linear_cka"] = linear_cka(points.masked, points.clip, debiased=False)
         notes.append(f"CKA of the two spaces {numbers['linear_cka_debiased']:.2f}")
@@ -114,6 +124,8 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
 def flat(features: Float[np.ndarray, "images dim"], seed: int) -> Float[np.ndarray, "images 2"]:
     """Return a place in the plane for each row, by direction alone: t-SNE, or principal components of few rows."""
     unit = unit_rows(features)
+    if is_collapsed(unit):
+        return np.zeros((len(unit), 2))
     if len(unit) < FEWEST:
         return PCA(n_components=2, svd_solver="full").fit_transform(unit)
     perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
