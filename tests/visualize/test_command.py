@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -174,3 +175,27 @@ def test_no_weight_of_attention_is_lost(drawn):
         assert found[name]["least"] <= 1 <= found[name]["greatest"]
         assert 0 <= found[name]["weight_on_surround"] <= 1
     assert np.isfinite(found["area_of_surround"])
+
+
+def test_the_commands_of_the_page_run(table, run_folder, tmp_path, monkeypatch):
+    page = Path("docs/pictures.md")
+    text = page.read_text()
+    figures = set(re.findall(r"pictures/\w+\.png", text))
+    assert figures == {f"pictures/{path.name}" for path in Path("docs/pictures").iterdir()}
+    assert all((page.parent / figure).stat().st_size < 300_000 for figure in figures)
+    commands = [block.replace("\\\n", "") for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    eyes = shutil.copytree(table.parent, tmp_path / "data" / "demo" / "photographs")
+    (eyes / "table.csv").rename(eyes / "downstream.csv")
+    rows = (eyes / "downstream.csv").read_text().replace("camera", "split", 1)
+    (eyes / "downstream.csv").write_text(rows)
+    cameras = [f"data/demo/photographs/{number}.jpg,{number % 2}\n" for number in range(6)]
+    (tmp_path / "cameras.csv").write_text("image,camera\n" + "".join(cameras))
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "maskedclip").symlink_to(run_folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "maskedclip_composer"]
+        assert main([*words[3:], "--workers", "0"]) == 0
+    assert set(numbers(tmp_path / "runs" / "demo" / "visualize")["pictures"]) == set(KINDS)
