@@ -36,10 +36,10 @@ def marked(rows: Sequence[Mapping[str, str]], name: str | None) -> Marked | None
     return None if values is None or name is None else Marked(name, values)
 
 
-def first_texts(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the first text of each photograph that has one: texts of one photograph stand with `|` between."""
-    found = [row.get(name, "") for row in rows for name in TEXTS if name in row]
-    return [text for value in found if (text := value.partition("|")[0].strip())]
+def own_texts(rows: Sequence[Mapping[str, str]]) -> dict[int, str]:
+    """Return, by its row, the first text of each photograph that has one: several stand with `|` between."""
+    found = {row: columns.get(name, "") for row, columns in enumerate(rows) for name in TEXTS if columns.get(name)}
+    return {row: text for row, value in found.items() if (text := value.partition("|")[0].strip())}
 
 
 def patients(rows: Sequence[Mapping[str, str]]) -> list[str] | None:

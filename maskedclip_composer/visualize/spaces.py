@@ -49,6 +49,21 @@ _FEW = (
 )
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Texts in the CLIP space.
+
+    Attributes:
+        features: L2-normalised.
+        name: Says which texts they are.
+        photographs: The photograph that each describes; None where they describe none of their own.
+    """
+
+    features: Float[np.ndarray, "texts width"]
+    name: str
+    photographs: Sequence[int] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Points:
     """Photographs with their features.
@@ -59,8 +74,7 @@ class Points:
         labels: Give colours and are what purity is about; None without a column of them.
         sets: Give markers; None likewise.
         patients: Of each photograph; they are no neighbours of themselves. None where it is not known.
-        texts: L2-normalised features of texts in the CLIP space; None without texts.
-        texts_are: Says which texts they are.
+        texts: What the modality gap is to; None without texts.
     """
 
     masked: Float[np.ndarray, "images dim"]
@@ -68,8 +82,7 @@ class Points:
     labels: Marked | None = None
     sets: Marked | None = None
     patients: Sequence[str] | None = None
-    texts: Float[np.ndarray, "texts width"] | None = None
-    texts_are: str = ""
+    texts: Texts | None = None
 
 
 def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
@@ -104,11 +117,13 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
         numbers["linear_cka"] = linear_cka(points.masked, points.clip, debiased=False)
         notes.append(f"CKA of the two spaces {numbers['linear_cka_debiased']:.2f}")
     if points.clip is not None and points.texts is not None:
-        gap = modality_gap(points.clip, points.texts)
-        numbers["modality_gap"] = {**asdict(gap), "texts": len(points.texts), "texts_are": points.texts_are}
+        texts = points.texts
+        described = points.clip if texts.photographs is None else points.clip[list(texts.photographs)]
+        gap, number = modality_gap(described, texts.features), len(texts.features)
+        numbers["modality_gap"] = {**asdict(gap), "texts": number, "texts_are": texts.name}
         notes.append(
-            f"modality gap {gap.distance:.2f} (spread of images {gap.image_spread:.2f}, of {len(points.texts)} "
-            f"{points.texts_are} {gap.text_spread:.2f})"
+            f"modality gap {gap.distance:.2f} (spread of images {gap.image_spread:.2f}, of {number} {texts.name} "
+            f"{gap.text_spread:.2f})"
         )
     heading = "\n".join([f"{title}, {count} photographs", ", ".join(notes)]).strip()
     return Drawn(

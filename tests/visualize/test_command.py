@@ -136,6 +136,7 @@ def test_a_table_of_features_gives_the_same_spaces(drawn, table, run_folder, tmp
         (["--model", "RUN", "--text", *"abcdefghi"], "9 texts"),
         (["--model", "RUN", "--seed", "-1"], "--seed -1"),
         (["--model", "RUN", "--count", "33"], "more than 32"),
+        (["--model", "RUN", "--kinds", "spaces", "--points", "2"], "fewer than 3 photographs"),
         (["--model", "RUN/encoder.safetensors", "--log"], "which MLflow run"),
     ],
 )

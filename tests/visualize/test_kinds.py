@@ -17,7 +17,7 @@ from maskedclip_composer.visualize.reconstruction import patch_errors
 from maskedclip_composer.visualize.retina_patches import retina_patches
 from maskedclip_composer.visualize.sample import row_name, spread
 from maskedclip_composer.visualize.scatter import COLOURS, REST, Marked, looks
-from maskedclip_composer.visualize.spaces import FEWEST, Points, draw_spaces, flat
+from maskedclip_composer.visualize.spaces import FEWEST, Points, Texts, draw_spaces, flat
 from maskedclip_composer.visualize.texts import patch_features
 from tests.data_prep.drawing import retina
 
@@ -175,3 +175,15 @@ def test_a_collapsed_space_is_said_to_be_one():
     assert "linear_cka" not in numbers
     assert numbers["CLIP space (E_I + B, projected)"]["effective_rank"] > 2
     assert (flat(same, seed=0) == 0).all()
+
+
+def test_the_gap_is_between_texts_and_the_photographs_they_describe():
+    clip = np.eye(4)[[0, 0, 1, 1, 2, 2]]
+    of_first = Texts(np.eye(4)[[0, 0]], "texts of the photographs", [0, 1])
+    given = Texts(np.eye(4)[[3]], "given texts")
+    gaps = [
+        draw_spaces(Points(masked=clip, clip=clip, texts=texts), title="t", seed=0).numbers["modality_gap"]
+        for texts in (of_first, given)
+    ]
+    assert gaps[0]["distance"] == 0
+    assert gaps[1]["distance"] == pytest.approx(np.sqrt(3 / 9 + 1))
