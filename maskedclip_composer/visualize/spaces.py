@@ -116,7 +116,7 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
         numbers["linear_cka_debiased"] = linear_cka(points.masked, points.clip)
         numbers["linear_cka"] = linear_cka(points.masked, points.clip, debiased=False)
         notes.append(f"CKA of the two spaces {numbers['linear_cka_debiased']:.2f}")
-    if points.clip is not None and points.texts is not None:
+    if points.clip is not None and points.texts is not None and len(points.texts.features) > 1:  # one has no centre
         texts = points.texts
         described = points.clip if texts.photographs is None else points.clip[list(texts.photographs)]
         gap, number = modality_gap(described, texts.features), len(texts.features)

@@ -180,10 +180,11 @@ def test_a_collapsed_space_is_said_to_be_one():
 def test_the_gap_is_between_texts_and_the_photographs_they_describe():
     clip = np.eye(4)[[0, 0, 1, 1, 2, 2]]
     of_first = Texts(np.eye(4)[[0, 0]], "texts of the photographs", [0, 1])
-    given = Texts(np.eye(4)[[3]], "given texts")
-    gaps = [
-        draw_spaces(Points(masked=clip, clip=clip, texts=texts), title="t", seed=0).numbers["modality_gap"]
-        for texts in (of_first, given)
+    given, one = Texts(np.eye(4)[[3, 3]], "given texts"), Texts(np.eye(4)[[3]], "given texts")
+    numbers = [
+        draw_spaces(Points(masked=clip, clip=clip, texts=texts), title="t", seed=0).numbers
+        for texts in (of_first, given, one)
     ]
-    assert gaps[0]["distance"] == 0
-    assert gaps[1]["distance"] == pytest.approx(np.sqrt(3 / 9 + 1))
+    assert numbers[0]["modality_gap"]["distance"] == 0
+    assert numbers[1]["modality_gap"]["distance"] == pytest.approx(np.sqrt(3 / 9 + 1))
+    assert "modality_gap" not in numbers[2]
