@@ -17,15 +17,15 @@ _READING = (
     "Zuidema 2020): 1 is the share that a patch has when all weigh the same. Features of this model are the mean of "
     "its patches, so the columns 'mean patch' are about them; the class token only stands by as context. E_I is the "
     "image encoder, whose features downstream classification reads; E_I + B goes on through the bridge to the CLIP "
-    "space. All maps share one scale of colours. The numbers below say how much of the weight lies on patches of the "
-    "black surround, and how much of the picture those are."
+    "space. All maps share one scale of colours. Below each stand its greatest value, how much of the weight lies on "
+    "patches of the black surround, and how much of the picture those are."
 )
 _LIMITS = (
     "Rollout follows attention and leaves out what the values and the MLPs do with it. It is the same for every "
     "class and every text: it shows where information can come from, not why a diagnosis was made. Deep networks "
     "spread their attention, so that maps of many layers are flatter than those of few."
 )
-_ENDS = (0.01, 0.99)  # quantiles; single patches would take the colours of all others
+_ENDS = (0.02, 0.95)  # quantiles; single patches would take the colours of all others
 
 
 @torch.no_grad()
@@ -46,8 +46,8 @@ def draw_attention(subject: Subject, shown: Shown) -> Drawn:
     for name, heats in relative.items():
         on_surround = (heats * surround).mean(dim=1)
         captions = [
-            f"surround {share:.0%} of weight, {area:.0%} of area"
-            for share, area in zip(on_surround.tolist(), areas, strict=True)
+            f"greatest {greatest:.1f}\nsurround {share:.0%} of weight, {area:.0%} of area"
+            for greatest, share, area in zip(heats.amax(dim=1).tolist(), on_surround.tolist(), areas, strict=True)
         ]
         cells = [Cell(*parts) for parts in zip(shown.pale, heats, captions, strict=True)]
         columns.append(Column(name, cells, scale))
@@ -77,6 +77,7 @@ def rollouts(subject: Subject, images: Tensor) -> dict[str, Float[Tensor, "image
     found = {}
     for name, attentions in layers.items():
         for start, class_token in (("mean patch", False), ("class token", True)):
-            weights = rollout(attentions, start_at(attentions[0].shape[-1], class_token=class_token).to(images.device))
+            start_weights = start_at(attentions[0].shape[-1], class_token=class_token).to(attentions[0].device)
+            weights = rollout(attentions, start_weights)
             found[f"{name}, {start}"] = weights[:, 1:].cpu()
     return found

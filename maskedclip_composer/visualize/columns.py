@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.visualize.scatter import Marked
 
 PATIENT = "patient"
 TEXTS = ("text", "texts")
@@ -29,10 +30,16 @@ def column(rows: Sequence[Mapping[str, str]], name: str | None) -> list[str | No
     return [row.get(name, "").strip() or None for row in rows]
 
 
-def first_texts(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the first text of each photograph that has one: texts of one photograph stand with `|` between."""
-    found = [row.get(name, "") for row in rows for name in TEXTS if name in row]
-    return [text for value in found if (text := value.partition("|")[0].strip())]
+def marked(rows: Sequence[Mapping[str, str]], name: str | None) -> Marked | None:
+    """Return a column for a drawing; None without a name."""
+    values = column(rows, name)
+    return None if values is None or name is None else Marked(name, values)
+
+
+def own_texts(rows: Sequence[Mapping[str, str]]) -> dict[int, str]:
+    """Return, by its row, the first text of each photograph that has one: several stand with `|` between."""
+    found = {row: columns.get(name, "") for row, columns in enumerate(rows) for name in TEXTS if columns.get(name)}
+    return {row: text for row, value in found.items() if (text := value.partition("|")[0].strip())}
 
 
 def patients(rows: Sequence[Mapping[str, str]]) -> list[str] | None:

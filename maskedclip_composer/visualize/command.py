@@ -19,12 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     from maskedclip_composer.visualize.write import write_pictures  # torch takes seconds: not for --help
 
-    result, files = write_pictures(options)
+    result, files, run = write_pictures(options)
     for name, reason in result.left_out.items():
         print(f"left out: {name}: {reason}")
     if result.unreadable:
         print(f"photographs that cannot be read: {len(result.unreadable)}; the page lists them")
     print("\n".join(map(str, files)))
+    if run is not None:
+        print(f"stored with MLflow run {run} as pictures/")
     return 0
 
 

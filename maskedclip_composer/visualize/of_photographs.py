@@ -7,7 +7,7 @@ from maskedclip_composer.models.masking import num_visible
 from maskedclip_composer.use.options import device_of
 from maskedclip_composer.use.photographs import open_photographs
 from maskedclip_composer.visualize.attention import draw_attention
-from maskedclip_composer.visualize.columns import check_column, column, first_texts, patients
+from maskedclip_composer.visualize.columns import check_column, marked, patients
 from maskedclip_composer.visualize.drawn import Drawn, Subject
 from maskedclip_composer.visualize.files import Result
 from maskedclip_composer.visualize.kinds import KINDS, missing
@@ -15,9 +15,9 @@ from maskedclip_composer.visualize.options import Options
 from maskedclip_composer.visualize.patches import draw_patches
 from maskedclip_composer.visualize.reconstruction import draw_reconstruction
 from maskedclip_composer.visualize.sample import Sample, read_sample
-from maskedclip_composer.visualize.spaces import LEAST, Points, draw_spaces
+from maskedclip_composer.visualize.spaces import FEWEST, LEAST, Points, draw_spaces
 from maskedclip_composer.visualize.subject import open_subject
-from maskedclip_composer.visualize.texts import draw_texts, text_features
+from maskedclip_composer.visualize.texts import draw_texts, texts_of_points
 
 
 def draw_photographs(options: Options) -> Result:
@@ -31,6 +31,8 @@ def draw_photographs(options: Options) -> Result:
     photographs = open_photographs(options.photos, options.images)
     for flag, name in (("--labels", options.labels), ("--sets", options.sets)):
         check_column(flag, name, photographs.columns, options.photos)
+    if "spaces" in options.kinds and min(len(photographs), options.points) < LEAST:
+        raise UserError(f"--kinds spaces: there are fewer than {LEAST} photographs.\nGive {FEWEST} or more.")
     subject, transform = open_subject(options.model, device_of(options.device))
     kinds, left_out = choose_kinds(options, subject)
     mask_ratio = _mask_ratio(options, subject) if "reconstruction" in kinds else 0.0
@@ -99,18 +101,13 @@ def _points(options: Options, subject: Subject, sample: Sample) -> Points:
     """Return what both spaces are compared on; texts are those of the photographs, else those of --text."""
     assert sample.masked is not None
     rows = [photograph.columns for photograph in sample.photographs]
-    own = first_texts(rows)
-    texts = None
-    if subject.tokenizer is not None and (own or options.texts):
-        texts = text_features(subject.model, subject.tokenizer, own or options.texts).numpy()
     return Points(
         masked=sample.masked,
         clip=sample.clip,
-        labels=column(rows, options.labels),
-        sets=column(rows, options.sets),
+        labels=marked(rows, options.labels),
+        sets=marked(rows, options.sets),
         patients=patients(rows),
-        texts=texts,
-        texts_are="texts of the photographs" if own else "given texts",
+        texts=texts_of_points(subject.model, subject.tokenizer, rows, options.texts),
     )
 
 

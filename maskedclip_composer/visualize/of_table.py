@@ -10,11 +10,11 @@ from maskedclip_composer.use.embedder import FEATURES, IMAGE_FEATURES, describe
 from maskedclip_composer.use.embedding_table import EMBEDDED, KEY, OWN, read_about
 from maskedclip_composer.use.load import load
 from maskedclip_composer.use.options import device_of
-from maskedclip_composer.visualize.columns import check_column, column, first_texts, patients
+from maskedclip_composer.visualize.columns import check_column, marked, patients
 from maskedclip_composer.visualize.files import Result
 from maskedclip_composer.visualize.options import Options
-from maskedclip_composer.visualize.spaces import Points, draw_spaces
-from maskedclip_composer.visualize.texts import text_features
+from maskedclip_composer.visualize.spaces import Points, Texts, draw_spaces
+from maskedclip_composer.visualize.texts import texts_of_points
 
 _ONLY = "a table of features has no photographs in it"
 
@@ -52,15 +52,13 @@ def draw_table(options: Options) -> Result:
     order = np.random.default_rng(options.seed).permutation(len(embedded))[: options.points]
     chosen = table.take(embedded[np.sort(order)])
     rows = chosen.select(carried).to_pylist() if carried else [{}] * len(chosen)
-    texts, texts_are = _texts(options, about, rows) if IMAGE_FEATURES in table.column_names else (None, "")
     points = Points(
         masked=_matrix(chosen, FEATURES),
         clip=_matrix(chosen, IMAGE_FEATURES) if IMAGE_FEATURES in table.column_names else None,
-        labels=column(rows, options.labels),
-        sets=column(rows, options.sets),
+        labels=marked(rows, options.labels),
+        sets=marked(rows, options.sets),
         patients=patients(rows),
-        texts=texts,
-        texts_are=texts_are,
+        texts=_texts(options, about, rows) if IMAGE_FEATURES in table.column_names else None,
     )
     source = str(about.get("model", ""))
     name = Path(source).name or path.stem
@@ -76,21 +74,16 @@ def _matrix(table: pyarrow.Table, name: str) -> np.ndarray:
     return np.stack(table[name].to_numpy(zero_copy_only=False)).astype(np.float32)
 
 
-def _texts(options: Options, about: dict, rows: list[dict[str, str]]) -> tuple[np.ndarray | None, str]:
-    """Return features of the photographs' own texts or of --text, and which they are; none without a model."""
+def _texts(options: Options, about: dict, rows: list[dict[str, str]]) -> Texts | None:
+    """Return the texts of the photographs or of --text; none without a model to encode them."""
     if options.model is None:
         if options.texts:
             raise UserError("--text: texts have to be encoded by the model.\nGive it as --model.")
-        return None, ""
+        return None
     model, transform, tokenizer = load(options.model, device=device_of(options.device))
     if describe(model, transform)["model_sha256"] != about["model_sha256"]:
         raise UserError(
             f"--model {options.model} is not the model that {options.photos} was made with ({about.get('model')}).\n"
             "Give that one, or embed the photographs again."
         )
-    assert tokenizer is not None  # the sums are equal, and the table has a CLIP space
-    own = first_texts(rows)
-    if not own and not options.texts:
-        return None, ""
-    found = text_features(model, tokenizer, own or options.texts).numpy()
-    return found, "texts of the photographs" if own else "given texts"
+    return texts_of_points(model, tokenizer, rows, options.texts)

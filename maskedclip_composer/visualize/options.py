@@ -7,6 +7,7 @@ from pathlib import Path
 from maskedclip_composer.errors import UserError
 
 _MOST_TEXTS = 8
+_MOST_PHOTOGRAPHS = 32  # a picture of more is taller than what viewers open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: give 0 or more.")
+        if self.count > _MOST_PHOTOGRAPHS:
+            raise UserError(f"--count {self.count}: more than {_MOST_PHOTOGRAPHS} have no room in a picture.")
         if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
             raise UserError(f"--mask-ratio {self.mask_ratio}: give a share between 0 and 1; 0.75 is usual.")
         if len(self.texts) > _MOST_TEXTS:

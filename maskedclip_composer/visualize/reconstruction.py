@@ -17,8 +17,9 @@ _READING = (
     "visible patch: a decoder that has learnt nothing about images is no better than the guess."
 )
 _LIMITS = (
-    "The error is least where there is nothing to see, in the black surround and in smooth retina. Predictions of the "
-    "visible patches were never trained. A sharp reconstruction is not what makes features good for classification."
+    "Most of a photograph is smooth retina, which is easy, so vessels and small lesions hardly count in the error. "
+    "Predictions of the visible patches were never trained. A sharp reconstruction is not what makes features good for "
+    "classification."
 )
 _PATCH_NORM = (
     " This model learnt patches that are each normalised by their own mean and deviation (target_norm: patch), so it "

@@ -122,7 +122,7 @@ def read_sample(
         unreadable=unreadable,
         shown=Shown(
             torch.stack([image for image in images if image is not None]),
-            [row_name(read[row][1].name, labels[row]) for row in drawn],
+            [row_name(read[row][1].name, _said(label, labels[row])) for row in drawn],
         ),
         masked=torch.cat(masked).numpy() if masked else None,
         clip=torch.cat(clip).numpy() if clip else None,
@@ -144,3 +144,8 @@ def row_name(name: str, label: str) -> str:
     short = name.rpartition("/")[2]
     short = short if len(short) <= _NAME else f"…{short[1 - _NAME :]}"
     return f"{short}\n{wrapped(label, _NAME, 2)}" if label else short
+
+
+def _said(column: str | None, value: str) -> str:
+    """Return a label as a reader understands it: a number needs the name of its column."""
+    return f"{column} {value}" if value.replace(".", "", 1).isdecimal() else value

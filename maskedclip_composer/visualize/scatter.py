@@ -1,6 +1,7 @@
 """Panels of points with colours by label and markers by set."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,19 @@ _NAME = 36  # characters in the legend
 
 
 @dataclass(frozen=True)
+class Marked:
+    """What a colour or a marker stands for.
+
+    Attributes:
+        name: Heads its part of the legend.
+        values: Of each point; None where it has none.
+    """
+
+    name: str
+    values: Sequence[str | None]
+
+
+@dataclass(frozen=True)
 class Panel:
     """One space: its title and where its points lie."""
 
@@ -28,8 +42,8 @@ class Panel:
 def draw_panels(
     panels: Sequence[Panel],
     *,
-    labels: Sequence[str | None] | None,
-    sets: Sequence[str | None] | None,
+    labels: Marked | None,
+    sets: Marked | None,
     title: str,
     axis: str,
 ) -> bytes:
@@ -46,8 +60,8 @@ def draw_panels(
         A PNG file.
     """
     count = len(panels[0].places)
-    colour_of, colour_names = looks(labels, count, COLOURS, REST)
-    marker_of, marker_names = looks(sets, count, MARKERS, "x")
+    colour_of, colour_names = looks(labels and labels.values, count, COLOURS, REST)
+    marker_of, marker_names = looks(sets and sets.values, count, MARKERS, "x")
     has_legend = labels is not None or sets is not None
     figure = Figure(figsize=(5.4 * len(panels) + 3.1 * has_legend, 6.0), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, horizontalalignment="left")
@@ -68,9 +82,13 @@ def draw_panels(
         axes.set_xlabel(f"{axis}: first direction", fontsize=9)
         axes.set_ylabel("second direction", fontsize=9)
     if has_legend:
-        neutral = "0.3"
-        handles = [Line2D([], [], color=look, marker="o", linestyle="", label=name) for name, look in colour_names]
-        handles += [Line2D([], [], color=neutral, marker=look, linestyle="", label=name) for name, look in marker_names]
+        handles = []
+        for marked, names in ((labels, colour_names), (sets, marker_names)):
+            if marked is not None:
+                handles.append(Line2D([], [], linestyle="", label=f"{marked.name}:"))
+            for name, look in names:
+                colour, marker = (look, "o") if marked is labels else ("0.3", look)
+                handles.append(Line2D([], [], linestyle="", label=name, color=colour, marker=marker))
         figure.legend(handles=handles, loc="outside right center", fontsize=9, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
@@ -80,18 +98,29 @@ def draw_panels(
 def looks(
     values: Sequence[str | None] | None, count: int, choices: Sequence[str], rest: str
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the look of each point, and (name, look) for the legend: most frequent values first, then the rest."""
+    """Return the look of each point, and (name, look) for the legend.
+
+    The most frequent values have looks of their own, in alphabetical order, where numbers go by size; the others share
+    the look `rest`.
+    """
     if values is None:
         return [choices[0]] * count, []
     counts = Counter(value for value in values if value is not None)
     frequent = sorted(counts, key=lambda value: (-counts[value], value))
-    look_of = dict(zip(frequent, choices, strict=False))
+    look_of = dict(zip(sorted(frequent[: len(choices)], key=_in_order), choices, strict=False))
     names = [(f"{_short(value)} ({counts[value]})", look) for value, look in look_of.items()]
-    if others := frequent[len(look_of) :]:
+    if others := frequent[len(choices) :]:
         names.append((f"{len(others)} others ({sum(counts[value] for value in others)})", rest))
     if missing := sum(value is None for value in values):
         names.append((f"none ({missing})", rest))
     return [rest if value is None else look_of.get(value, rest) for value in values], names
+
+
+def _in_order(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
 
 
 def _short(name: str) -> str:

@@ -84,10 +84,7 @@ def linear_cka(
         raise ValueError("linear CKA needs four photographs")
     one, other = _centred(one), _centred(other)
     independence = _unbiased_hsic if debiased else _hsic
-    scale = independence(one, one) * independence(other, other)
-    if not scale > 0:
-        raise ValueError("all features of a space are equal")
-    return float(independence(one, other) / np.sqrt(scale))
+    return float(independence(one, other) / np.sqrt(independence(one, one) * independence(other, other)))
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,15 @@ def unit_rows(features: Float[np.ndarray, "images dim"]) -> Float[np.ndarray, "i
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+def is_collapsed(features: Float[np.ndarray, "images dim"]) -> bool:
+    """Return whether all rows are the same but for rounding."""
+    rows = np.asarray(features, np.float64)
+    return bool(np.square(rows - rows.mean(axis=0)).sum() <= 1e-10 * np.square(rows).sum())
+
+
 def _centred(features: Float[np.ndarray, "images dim"]) -> Float[np.ndarray, "images dim"]:
+    if is_collapsed(features):
+        raise ValueError("all features of a space are equal")
     rows = np.asarray(features, np.float64)
     return rows - rows.mean(axis=0)
 

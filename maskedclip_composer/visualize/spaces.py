@@ -5,14 +5,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.objectives.health import effective_rank
 from maskedclip_composer.visualize.drawn import Drawn
-from maskedclip_composer.visualize.scatter import Panel, draw_panels
-from maskedclip_composer.visualize.space_numbers import linear_cka, modality_gap, neighbour_purity, unit_rows
+from maskedclip_composer.visualize.scatter import Marked, Panel, draw_panels
+from maskedclip_composer.visualize.space_numbers import (
+    is_collapsed,
+    linear_cka,
+    modality_gap,
+    neighbour_purity,
+    unit_rows,
+)
 
 LEAST = 3  # photographs
 FEWEST = 30  # photographs: below, t-SNE draws clusters of anything
@@ -41,6 +49,21 @@ _FEW = (
 )
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Texts in the CLIP space.
+
+    Attributes:
+        features: L2-normalised.
+        name: Says which texts they are.
+        photographs: The photograph that each describes; None where they describe none of their own.
+    """
+
+    features: Float[np.ndarray, "texts width"]
+    name: str
+    photographs: Sequence[int] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Points:
     """Photographs with their features.
@@ -48,20 +71,18 @@ class Points:
     Attributes:
         masked: Features of the masked space.
         clip: L2-normalised features of the CLIP space; None where the model has none.
-        labels: Colour; None for a photograph without one. None where no column was named.
-        sets: Marker, likewise.
+        labels: Give colours and are what purity is about; None without a column of them.
+        sets: Give markers; None likewise.
         patients: Of each photograph; they are no neighbours of themselves. None where it is not known.
-        texts: L2-normalised features of texts in the CLIP space; None without texts.
-        texts_are: Says which texts they are.
+        texts: What the modality gap is to; None without texts.
     """
 
     masked: Float[np.ndarray, "images dim"]
     clip: Float[np.ndarray, "images width"] | None = None
-    labels: Sequence[str | None] | None = None
-    sets: Sequence[str | None] | None = None
+    labels: Marked | None = None
+    sets: Marked | None = None
     patients: Sequence[str] | None = None
-    texts: Float[np.ndarray, "texts width"] | None = None
-    texts_are: str = ""
+    texts: Texts | None = None
 
 
 def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
@@ -86,19 +107,23 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
     panels = []
     for name, features in spaces.items():
         said, found = _purity(points, features)
-        numbers[name] = found
+        numbers[name] = found | {"effective_rank": float(effective_rank(torch.from_numpy(np.float64(features))))}
+        if is_collapsed(features):
+            said += "\nall features are equal: this space has collapsed"
         panels.append(Panel(f"{name}\n{said}".strip(), flat(features, seed)))
     notes = []
-    if points.clip is not None and count >= 4:
+    if points.clip is not None and count >= 4 and not any(map(is_collapsed, spaces.values())):
         numbers["linear_cka_debiased"] = linear_cka(points.masked, points.clip)
         numbers["linear_cka"] = linear_cka(points.masked, points.clip, debiased=False)
         notes.append(f"CKA of the two spaces {numbers['linear_cka_debiased']:.2f}")
-    if points.clip is not None and points.texts is not None:
-        gap = modality_gap(points.clip, points.texts)
-        numbers["modality_gap"] = {**asdict(gap), "texts": len(points.texts), "texts_are": points.texts_are}
+    if points.clip is not None and points.texts is not None and len(points.texts.features) > 1:  # one has no centre
+        texts = points.texts
+        described = points.clip if texts.photographs is None else points.clip[list(texts.photographs)]
+        gap, number = modality_gap(described, texts.features), len(texts.features)
+        numbers["modality_gap"] = {**asdict(gap), "texts": number, "texts_are": texts.name}
         notes.append(
-            f"modality gap {gap.distance:.2f} (spread of images {gap.image_spread:.2f}, of {len(points.texts)} "
-            f"{points.texts_are} {gap.text_spread:.2f})"
+            f"modality gap {gap.distance:.2f} (spread of images {gap.image_spread:.2f}, of {number} {texts.name} "
+            f"{gap.text_spread:.2f})"
         )
     heading = "\n".join([f"{title}, {count} photographs", ", ".join(notes)]).strip()
     return Drawn(
@@ -114,6 +139,8 @@ def draw_spaces(points: Points, *, title: str, seed: int) -> Drawn:
 def flat(features: Float[np.ndarray, "images dim"], seed: int) -> Float[np.ndarray, "images 2"]:
     """Return a place in the plane for each row, by direction alone: t-SNE, or principal components of few rows."""
     unit = unit_rows(features)
+    if is_collapsed(unit):
+        return np.zeros((len(unit), 2))
     if len(unit) < FEWEST:
         return PCA(n_components=2, svd_solver="full").fit_transform(unit)
     perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
@@ -124,8 +151,9 @@ def _purity(points: Points, features: Float[np.ndarray, "images dim"]) -> tuple[
     """Return a line below the space's name, and numbers; photographs without a label are left out."""
     if points.labels is None:
         return "", {}
-    rows = [row for row, label in enumerate(points.labels) if label is not None]
-    names, labels = np.unique([str(points.labels[row]) for row in rows], return_inverse=True)
+    values = points.labels.values
+    rows = [row for row, label in enumerate(values) if label is not None]
+    names, labels = np.unique([str(values[row]) for row in rows], return_inverse=True)
     groups = None if points.patients is None else [points.patients[row] for row in rows]
     if len(names) < 2 or len(set(groups or rows)) < 2:
         return "fewer than two labels: no purity", {}

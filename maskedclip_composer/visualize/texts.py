@@ -1,6 +1,6 @@
 """Where in a photograph the patches are like a text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,7 +11,9 @@ from maskedclip_composer.callbacks.picture_drawing import draw
 from maskedclip_composer.objectives.two_tower import TwoTower
 from maskedclip_composer.use.dual_tower import DualTower
 from maskedclip_composer.use.tokenizer import Tokenizer
+from maskedclip_composer.visualize.columns import own_texts
 from maskedclip_composer.visualize.drawn import Drawn, Shown, Subject, wrapped
+from maskedclip_composer.visualize.spaces import Texts
 
 _BATCH = 64
 _READING = (
@@ -75,3 +77,14 @@ def text_features(model: DualTower, tokenizer: Tokenizer, texts: Sequence[str]) 
     """Return L2-normalised features of the CLIP space of any number of texts, on the CPU."""
     batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
     return torch.cat([model.encode_text(**tokenizer(batch)).cpu() for batch in batches])
+
+
+def texts_of_points(
+    model: DualTower, tokenizer: Tokenizer | None, rows: Sequence[Mapping[str, str]], given: Sequence[str]
+) -> Texts | None:
+    """Return the texts that photographs carry along, else the given ones; None without any, or without a CLIP space."""
+    own = own_texts(rows)
+    if tokenizer is None or not (own or given):
+        return None
+    features = text_features(model, tokenizer, list(own.values()) or given).numpy()
+    return Texts(features, "texts of the photographs", list(own)) if own else Texts(features, "given texts")

@@ -9,8 +9,11 @@ from maskedclip_composer.visualize.options import Options
 from maskedclip_composer.visualize.subject import run_of
 
 
-def write_pictures(options: Options) -> tuple[Result, list[Path]]:
-    """Draw, and write KIND.png for each kind, pictures.json and index.html; return the result and the files.
+def write_pictures(options: Options) -> tuple[Result, list[Path], str | None]:
+    """Draw, and write KIND.png for each kind, pictures.json and index.html.
+
+    Returns:
+        What was drawn, the files, and the MLflow run that took them, if one was to and did.
 
     Raises:
         UserError: Something that was asked for cannot be drawn, or what it is to be drawn of cannot be read.
@@ -23,8 +26,8 @@ def write_pictures(options: Options) -> tuple[Result, list[Path]]:
         run = tracked_run(None if options.model is None else run_of(Path(options.model)), source)
     result = draw_table(options) if is_features(options.photos) else draw_photographs(options)
     files = write_files(options.out, result, options.command)
-    if run is not None:
-        from maskedclip_composer.visualize.tracking import log_pictures
+    if run is None:
+        return result, files, None
+    from maskedclip_composer.visualize.tracking import log_pictures
 
-        log_pictures(run, files)
-    return result, files
+    return result, files, run[0] if log_pictures(run, files) else None

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def test_a_table_of_features_gives_the_same_spaces(drawn, table, run_folder, tmp
         (["--model", "RUN", "--text", "a", " "], "empty"),
         (["--model", "RUN", "--text", *"abcdefghi"], "9 texts"),
         (["--model", "RUN", "--seed", "-1"], "--seed -1"),
+        (["--model", "RUN", "--count", "33"], "more than 32"),
+        (["--model", "RUN", "--kinds", "spaces", "--points", "2"], "fewer than 3 photographs"),
         (["--model", "RUN/encoder.safetensors", "--log"], "which MLflow run"),
     ],
 )
@@ -149,7 +152,7 @@ def test_photographs_none_of_which_can_be_read_are_refused(table, run_folder, tm
     assert "broken.jpg: cannot be decoded" in capsys.readouterr().err
 
 
-def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog):
+def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog, capsys):
     store = tmp_path / "mlruns"
     client = MlflowClient(store.as_uri())
     experiment = client.create_experiment("e")
@@ -158,11 +161,13 @@ def test_pictures_go_to_the_models_own_run(table, run_folder, tmp_path, caplog):
     remember_run(model / "mlflow_run.json", run.info.run_id, store.as_uri(), "e")
     options = ["--model", model, "--kinds", "attention", "--count", "1", "--log"]
     assert visualize(table, tmp_path / "out", *options) == 0
+    assert run.info.run_id in capsys.readouterr().out
     stored = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
     assert stored == {"pictures/index.html", "pictures/pictures.json", "pictures/attention.png"}
     remember_run(model / "mlflow_run.json", run.info.run_id, "http://127.0.0.1:9", "e")
     assert visualize(table, tmp_path / "out", *options) == 0
     assert "MLflow at http://127.0.0.1:9 failed" in caplog.text
+    assert "stored with" not in capsys.readouterr().out
 
 
 def test_no_weight_of_attention_is_lost(drawn):
@@ -171,3 +176,27 @@ def test_no_weight_of_attention_is_lost(drawn):
         assert found[name]["least"] <= 1 <= found[name]["greatest"]
         assert 0 <= found[name]["weight_on_surround"] <= 1
     assert np.isfinite(found["area_of_surround"])
+
+
+def test_the_commands_of_the_page_run(table, run_folder, tmp_path, monkeypatch):
+    page = Path("docs/pictures.md")
+    text = page.read_text()
+    figures = set(re.findall(r"pictures/\w+\.png", text))
+    assert figures == {f"pictures/{path.name}" for path in Path("docs/pictures").iterdir()}
+    assert all((page.parent / figure).stat().st_size < 300_000 for figure in figures)
+    commands = [block.replace("\\\n", "") for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    eyes = shutil.copytree(table.parent, tmp_path / "data" / "demo" / "photographs")
+    (eyes / "table.csv").rename(eyes / "downstream.csv")
+    rows = (eyes / "downstream.csv").read_text().replace("camera", "split", 1)
+    (eyes / "downstream.csv").write_text(rows)
+    cameras = [f"data/demo/photographs/{number}.jpg,{number % 2}\n" for number in range(6)]
+    (tmp_path / "cameras.csv").write_text("image,camera\n" + "".join(cameras))
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "maskedclip").symlink_to(run_folder)
+    monkeypatch.chdir(tmp_path)
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "maskedclip_composer"]
+        assert main([*words[3:], "--workers", "0"]) == 0
+    assert set(numbers(tmp_path / "runs" / "demo" / "visualize")["pictures"]) == set(KINDS)

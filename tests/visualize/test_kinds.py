@@ -1,18 +1,23 @@
 """The pure parts of each kind of picture."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import maskedclip_composer
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.use.transform import PhotographTransform
 from maskedclip_composer.visualize.drawn import wrapped
 from maskedclip_composer.visualize.patches import component_colours, without_means
 from maskedclip_composer.visualize.reconstruction import patch_errors
 from maskedclip_composer.visualize.retina_patches import retina_patches
 from maskedclip_composer.visualize.sample import row_name, spread
-from maskedclip_composer.visualize.scatter import COLOURS, REST, looks
-from maskedclip_composer.visualize.spaces import FEWEST, Points, draw_spaces, flat
+from maskedclip_composer.visualize.scatter import COLOURS, REST, Marked, looks
+from maskedclip_composer.visualize.spaces import FEWEST, Points, Texts, draw_spaces, flat
 from maskedclip_composer.visualize.texts import patch_features
 from tests.data_prep.drawing import retina
 
@@ -77,6 +82,18 @@ def test_the_surround_is_no_retina(dim):
     assert retina_patches(torch.full((1, 3, 64, 64), 90, dtype=torch.uint8), 8).all()
 
 
+@pytest.mark.real_data
+@pytest.mark.skipif("FUNDUS_DATA" not in os.environ, reason="FUNDUS_DATA names no folder of real photographs")
+@pytest.mark.parametrize(("camera", "has_corners"), [("hrf", False), ("chase_db1", True), ("les_av", True)])
+def test_the_surround_of_real_photographs_is_found(camera, has_corners):
+    transform = PhotographTransform(Recipe(), 128)
+    paths = sorted((Path(os.environ["FUNDUS_DATA"]) / "unpaired" / camera).glob("*.jpg"))[:3]
+    found = retina_patches(torch.stack([transform(path) for path in paths]), 8).unflatten(1, (16, 16))
+    assert (found[:, [0, 0, -1, -1], [0, -1, 0, -1]] != has_corners).all()
+    assert found[:, 3:13, 3:13].all()
+    assert (found.float().mean(dim=(1, 2)) > 0.8).all()
+
+
 def test_those_that_are_drawn_have_different_labels():
     labels = ["a"] * 6 + ["b"] * 2 + ["c"]
     places = [8, 7, 6, 5, 4, 3, 2, 1, 0]
@@ -101,6 +118,9 @@ def test_frequent_labels_have_colours_and_the_rest_is_counted():
     assert names[-2:] == [("3 others (36)", REST), ("none (2)", REST)]
     assert colours[-1] == REST
     assert looks(None, 3, COLOURS, REST) == ([COLOURS[0]] * 3, [])
+    assert [name for name, _ in looks(["10", "9", "b", "10", "a"], 5, COLOURS, REST)[1]] == [
+        "9 (1)", "10 (2)", "a (1)", "b (1)"
+    ]  # fmt: skip
 
 
 def clustered(count: int) -> np.ndarray:
@@ -121,16 +141,21 @@ def test_tsne_keeps_clusters_together_and_few_photographs_get_components():
 
 def test_spaces_say_what_they_can():
     labels = [str(number % 3) for number in range(40)]
-    both = Points(masked=RNG.normal(size=(40, 3)), clip=clustered(40), labels=labels, sets=["x", None] * 20)
+    both = Points(
+        masked=RNG.normal(size=(40, 3)),
+        clip=clustered(40),
+        labels=Marked("grade", labels),
+        sets=Marked("set", ["x", None] * 20),
+    )
     numbers = draw_spaces(both, title="t", seed=0).numbers
     assert numbers["method"] == "t-SNE"
     assert numbers["CLIP space (E_I + B, projected)"]["purity"] == 1
     assert numbers["masked space (E_I)"]["purity"] < 0.6
     assert abs(numbers["linear_cka_debiased"]) < 0.3
-    few = draw_spaces(Points(masked=RNG.normal(size=(8, 3)), labels=["a"] * 8), title="t", seed=0)
-    assert few.numbers == {
-        "photographs": 8, "method": "principal components", "seed": 0, "masked space (E_I)": {}
-    }  # fmt: skip
+    few = draw_spaces(Points(masked=RNG.normal(size=(8, 3)), labels=Marked("grade", ["a"] * 8)), title="t", seed=0)
+    assert set(few.numbers) == {"photographs", "method", "seed", "masked space (E_I)"}
+    assert few.numbers["method"] == "principal components"
+    assert set(few.numbers["masked space (E_I)"]) == {"effective_rank"}  # of one label there is no purity
     assert "fewer than 30 photographs" in few.limits
     with pytest.raises(UserError, match="2 photographs"):
         draw_spaces(Points(masked=RNG.normal(size=(2, 3))), title="t", seed=0)
@@ -140,5 +165,26 @@ def test_photographs_without_a_label_are_left_out_of_purity():
     labels = [None if number < 12 else str(number % 3) for number in range(45)]
     features = clustered(45)
     features[:12] = features[12]  # neighbours, if they were asked
-    points = Points(masked=features, labels=labels)
+    points = Points(masked=features, labels=Marked("grade", labels))
     assert draw_spaces(points, title="t", seed=0).numbers["masked space (E_I)"]["purity"] == 1
+
+
+def test_a_collapsed_space_is_said_to_be_one():
+    same = np.ones((40, 3), np.float32) + 1e-9 * RNG.normal(size=(40, 3))
+    numbers = draw_spaces(Points(masked=same, clip=clustered(40)), title="t", seed=0).numbers
+    assert "linear_cka" not in numbers
+    assert numbers["CLIP space (E_I + B, projected)"]["effective_rank"] > 2
+    assert (flat(same, seed=0) == 0).all()
+
+
+def test_the_gap_is_between_texts_and_the_photographs_they_describe():
+    clip = np.eye(4)[[0, 0, 1, 1, 2, 2]]
+    of_first = Texts(np.eye(4)[[0, 0]], "texts of the photographs", [0, 1])
+    given, one = Texts(np.eye(4)[[3, 3]], "given texts"), Texts(np.eye(4)[[3]], "given texts")
+    numbers = [
+        draw_spaces(Points(masked=clip, clip=clip, texts=texts), title="t", seed=0).numbers
+        for texts in (of_first, given, one)
+    ]
+    assert numbers[0]["modality_gap"]["distance"] == 0
+    assert numbers[1]["modality_gap"]["distance"] == pytest.approx(np.sqrt(3 / 9 + 1))
+    assert "modality_gap" not in numbers[2]
