@@ -9,6 +9,7 @@ from typing import Any
 from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.folders import require_folder
 from data_prep.manifest import Source, read_rows
+from data_prep.own_division import account, add_options, divided_rows, division_of, without
 from data_prep.pseudonyms import Pseudonyms, add_option
 from data_prep.remote import fetch_table, is_remote
 from maskedclip_composer.errors import UserError
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
         "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
     )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the images, noted in report.json")
+    add_options(parser)
     add_option(parser)
     add_conversion_options(parser, out_required=True)
     parser.set_defaults(run=run)
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     conversion = Conversion.of(args)
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
+    if args.besides is not None and args.csv is not None:
+        raise UserError("--except leaves photographs of a folder out; of a table, take the rows out")
     images = args.images or os.path.dirname(args.csv) or "."
     with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
         if args.csv is None:
@@ -95,7 +99,12 @@ def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, r
         dataset=named,
         licence=args.licence,
     )
+    division = division_of(args)
     kind, rows = read_rows(source)
+    if args.besides is not None:
+        rows = without(rows, args.besides, root)
+    if division is not None:
+        rows = divided_rows(rows, root, division, by_texts=args.text_from_label)
     dataset = args.dataset or source.name
     return convert(
         conversion,
@@ -104,5 +113,6 @@ def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, r
         rows if pseudonyms is None else pseudonyms.of_rows(rows),
         dataset=dataset,
         licence=args.licence,
+        about=None if division is None else account(division),
         pseudonyms=pseudonyms,
     )
