@@ -11,7 +11,8 @@ from streaming import MDSWriter
 
 from data_prep.phantom.case import photograph, sample_cases
 from data_prep.phantom.diagnoses import DIAGNOSES
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.data.schema import COLUMNS
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from data_prep import convert
 from data_prep.__main__ import main as data_prep
-from data_prep.crop import Crop
-from data_prep.photograph import Photograph, Recipe
+from data_prep.photograph import Photograph
 from data_prep.quality import Quality
+from maskedclip_composer.data.photograph import Recipe
+from maskedclip_composer.data.retina import Crop
 
 
 def photographs(paths: Iterable[str], recipe: Recipe, workers: int) -> Iterator[Photograph]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from data_prep.photograph import Encoding, Recipe
+from maskedclip_composer.data.photograph import Encoding, Recipe
 from maskedclip_composer.errors import UserError
 
 Group = Literal["downstream", "paired", "unpaired"]

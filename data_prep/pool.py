@@ -12,8 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
 from data_prep.remote import fetch, is_remote
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 
 _BATCH = 8  # photographs handed to a worker at a time: amortises the pipe, keeps the order's look-ahead short

@@ -20,10 +20,10 @@ from urllib.parse import urlparse
 
 from data_prep.ledger import Ledger, Outcome, Part, outcome_from_json, row_from_json
 from data_prep.parts import Objection, write_part
-from data_prep.photograph import Recipe
 from data_prep.pool import prepare_from
 from data_prep.remote import locate
 from data_prep.writer import Workplace, is_remote
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.data.schema import Kind
 from maskedclip_composer.errors import UserError
 

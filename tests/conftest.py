@@ -56,6 +56,14 @@ def text_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_text_tower(tmp_path_factory.mktemp("text_tower"))
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, text_tower: Path) -> Path:
+    """A run of MaskedCLIP at 32 pixels as training leaves it (`tests/model_run.py`)."""
+    from tests.model_run import write_run  # imports Composer
+
+    return write_run(tmp_path_factory.mktemp("model_runs"), text_tower)
+
+
 @pytest.fixture
 def batch() -> Batch:
     """Four pairs, two of which share a label, and four images without text."""

@@ -56,6 +56,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "callbacks", "config", "config_file", "evaluation", "run_settings"},
         {"composer", "streaming", "torch"},
     ),
+    "use": (
+        {"errors", "config", "config_file", "data", "export", "models", "objectives", "callbacks", "evaluation"},
+        {"composer", "omegaconf"},
+    ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
 }

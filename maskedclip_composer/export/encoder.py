@@ -22,6 +22,7 @@ from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig, build_image_encoder, build_vit
 
 FORMAT = "maskedclip-encoder-1"
+NEWEST = Path("checkpoints", "latest-rank0.pt")
 STUDENT_PREFIX = "net.branch.image_encoder.vit."
 # A classifier's head says nothing about the encoder, so a file may bring one; it is dropped.
 HEAD_PREFIXES = ("head.", "fc_norm.")
@@ -183,7 +184,7 @@ def _exported(path: Path, image_size: int | None) -> LoadedEncoder:
 
 
 def _run_folder(folder: Path, image_size: int | None) -> LoadedEncoder:
-    exported, latest = folder / "encoder.safetensors", folder / "checkpoints" / "latest-rank0.pt"
+    exported, latest = folder / "encoder.safetensors", folder / NEWEST
     if exported.is_file():
         return _exported(exported, image_size)
     if latest.is_file():
@@ -222,16 +223,29 @@ def _checkpoint(path: Path, image_size: int | None) -> LoadedEncoder:
         image_size=image_size,
         source=path,
     )
-    # Pre-training that starts from published weights normalises images as those were trained.
-    published = timm.get_pretrained_cfg(name) if config["image_encoder"].get("pretrained") else None
-    if config["image_encoder"].get("weights"):
-        published = read_origin(config_file.parent)
-        if published is None:
+    mean, std = image_statistics(config_file.parent)
+    return replace(encoder, mean=mean, std=std)
+
+
+def image_statistics(run_folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation that a run normalises images with, per channel in units of 0 to 1.
+
+    Pre-training that starts from published weights normalises images as those were trained.
+
+    Raises:
+        UserError: The run started from other weights, and its record of them is missing.
+    """
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())["image_encoder"]
+    if config.get("weights"):
+        origin = read_origin(run_folder)
+        if origin is None:
             raise UserError(
-                f"{path} started from other weights, and {config_file.parent / ORIGIN_FILE}, which says how images are "
+                f"{run_folder} started from other weights, and {run_folder / ORIGIN_FILE}, which says how images are "
                 "normalised for them, is missing.\nUse the run's encoder.safetensors."
             )
-    return replace(encoder, mean=published.mean, std=published.std) if published else encoder
+        return origin.mean, origin.std
+    published = timm.get_pretrained_cfg(config["name"]) if config.get("pretrained") else None
+    return (published.mean, published.std) if published else (IMAGE_MEAN, IMAGE_STD)
 
 
 def _assemble(

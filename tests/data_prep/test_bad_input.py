@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from data_prep import parts
 from data_prep.ledger import Ledger
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
+from maskedclip_composer.data.photograph import Recipe
 from tests.data_prep.drawing import retina, run, samples, save_retinas, write_csv
 
 

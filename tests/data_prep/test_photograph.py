@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.metadata import strip_metadata
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
+from maskedclip_composer.data.metadata import strip_metadata
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import retina
 

@@ -12,9 +12,10 @@ from streaming import MDSWriter
 from streaming.base.util import clean_stale_shared_memory
 
 from data_prep.build_config import BuildConfig, SetConfig
-from data_prep.photograph import Recipe, prepare
+from data_prep.photograph import prepare
 from maskedclip_composer.data.config import DataConfig, StreamConfig
 from maskedclip_composer.data.loader import build_loader
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.data.pixels import is_pixels
 from maskedclip_composer.data.schema import COLUMNS
 from maskedclip_composer.data.transforms import decode

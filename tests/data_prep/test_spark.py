@@ -14,7 +14,8 @@ from streaming.base.util import clean_stale_shared_memory
 from data_prep import convert, spark
 from data_prep.ledger import Ledger
 from data_prep.manifest import Row
-from data_prep.photograph import Photograph, Recipe
+from data_prep.photograph import Photograph
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import run, samples, save_retinas, write_csv
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from data_prep.metadata import strip_metadata
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
+from maskedclip_composer.data.metadata import strip_metadata
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.data.scaled import scaled_view
 from maskedclip_composer.data.transforms import decode
 from maskedclip_composer.errors import UserError

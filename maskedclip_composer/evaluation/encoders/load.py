@@ -10,9 +10,7 @@ from maskedclip_composer.evaluation.encoders.flair import load_flair
 from maskedclip_composer.evaluation.encoders.hub import load_hugging_face
 from maskedclip_composer.evaluation.encoders.published import load_timm
 from maskedclip_composer.evaluation.encoders.vit import ViTEncoder
-from maskedclip_composer.export.encoder import load_encoder
-
-NEWEST = Path("checkpoints", "latest-rank0.pt")
+from maskedclip_composer.export.encoder import NEWEST, load_encoder
 
 
 def load(source: str, *, image_size: int | None = None) -> Encoder:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_prep.crop import find_retina
+from maskedclip_composer.data.retina import find_retina
 from tests.data_prep.drawing import retina
 
 

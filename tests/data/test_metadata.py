@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from data_prep.metadata import strip_metadata
-from data_prep.photograph import Photograph, Recipe, prepare
+from data_prep.photograph import Photograph, prepare
+from maskedclip_composer.data.metadata import strip_metadata
+from maskedclip_composer.data.photograph import Recipe
 from tests.data_prep.drawing import retina, run, samples, tree, write_csv
 
 WHO = b"Jane Doe 1957-03-12"

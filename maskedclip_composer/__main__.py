@@ -1,0 +1,45 @@
+"""Command line for what comes after pre-training: `python -m maskedclip_composer COMMAND --help`."""
+
+import difflib
+import importlib
+import sys
+
+from maskedclip_composer.callbacks.redaction import redact_tracebacks
+from maskedclip_composer.errors import UserError, report
+
+_PACKAGE = "maskedclip_composer"
+# Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status (2 after an error that the user can mend)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if given else 2
+    name, *rest = given
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "See python -m maskedclip_composer --help."
+        return report(UserError(f"There is no command {name}.\n{hint}"), f"python -m {_PACKAGE}")
+    module = importlib.import_module(f"{_PACKAGE}.{COMMANDS[name][0]}")
+    try:
+        return module.main(rest)
+    except UserError as error:
+        return report(error, f"python -m {_PACKAGE} {name}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS), default=0)
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join([f"usage: python -m {_PACKAGE} COMMAND ...", "", *lines, "", "COMMAND --help tells its options."])
+
+
+if __name__ == "__main__":
+    redact_tracebacks()
+    sys.exit(main())
