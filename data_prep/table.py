@@ -11,6 +11,7 @@ from data_prep.folders import require_folder
 from data_prep.manifest import Source, read_rows
 from data_prep.own_division import account, add_options, divided_rows, division_of, without
 from data_prep.pseudonyms import Pseudonyms, add_option
+from data_prep.readers.dataset import Division
 from data_prep.remote import fetch_table, is_remote
 from maskedclip_composer.errors import UserError
 
@@ -99,20 +100,45 @@ def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, r
         dataset=named,
         licence=args.licence,
     )
-    division = division_of(args)
+    return convert_source(conversion, source, division_of(args), besides=args.besides, pseudonyms=pseudonyms)
+
+
+def convert_source(
+    conversion: Conversion,
+    source: Source,
+    division: Division | None = None,
+    *,
+    besides: Path | None = None,
+    pseudonyms: Pseudonyms | None = None,
+) -> int:
+    """Convert the photographs that a table names, or all of a folder: the command `manifest` for other programs.
+
+    Args:
+        conversion: Where to, and how; worker processes import the calling script again, which therefore needs the
+            guard `if __name__ == "__main__"`, or `workers=1`.
+        source: The table and its photographs.
+        division: Shares of test and validation photographs to draw; None keeps the table's own splits.
+        besides: A table whose photographs are left out of a folder.
+        pseudonyms: Under which patients and photographs go by.
+
+    Returns:
+        The command's exit status: 0, or 1 where more photographs than `conversion.max_bad` allows are unusable.
+
+    Raises:
+        UserError: The table or the destination is wrong; nothing was written.
+    """
     kind, rows = read_rows(source)
-    if args.besides is not None:
-        rows = without(rows, args.besides, root)
+    if besides is not None:
+        rows = without(rows, besides, source.images)
     if division is not None:
-        rows = divided_rows(rows, root, division, by_texts=args.text_from_label)
-    dataset = args.dataset or source.name
+        rows = divided_rows(rows, source.images, division, by_texts=source.text_from_label)
     return convert(
         conversion,
         source.images,
         kind,
         rows if pseudonyms is None else pseudonyms.of_rows(rows),
-        dataset=dataset,
-        licence=args.licence,
+        dataset=source.dataset or source.name,
+        licence=source.licence,
         about=None if division is None else account(division),
         pseudonyms=pseudonyms,
     )
