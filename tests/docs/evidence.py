@@ -118,11 +118,10 @@ def script_commands(script: str, words: list[str], folder: Path) -> list[list[st
     programs = folder / "stand-ins"
     programs.mkdir()
     for name in ("composer", "python", "sleep"):
-        # A file for each: two of them may run side by side.
-        (programs / name).write_text(f'#!/bin/sh\nprintf "%s\\037" {name} "$@" > "{folder}/log.$$"\n')
+        # A file for each, named by the time: two of them may run side by side.
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s\\037" {name} "$@" > "{folder}/log.$(date +%s%N).$$"\n')
         (programs / name).chmod(0o755)
     variables = {"PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", str(ROOT / script), *words], env=os.environ | variables)
     assert done.returncode == 0
-    logs = sorted(folder.glob("log.*"), key=lambda log: log.stat().st_mtime_ns)
-    return [log.read_text().rstrip("\037").split("\037") for log in logs]
+    return [log.read_text().rstrip("\037").split("\037") for log in sorted(folder.glob("log.*"))]

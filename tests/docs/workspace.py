@@ -16,8 +16,9 @@ def make_workspace(folder: Path) -> Path:
     """Lay out photographs, tables, downloads of public sets and their shards; return the folder."""
     for name in ("yamls", "benchmarks", "docs", "train.py", "evaluate.py"):
         (folder / name).symlink_to(ROOT / name)
-    for place in ("", "photos", "more_photos", "graded"):
-        names = save_retinas(folder / place, 6)
+    names = save_retinas(folder, 6)
+    for place in ("photos", "more_photos", "graded"):
+        save_retinas(folder / place, 6)
     rows = [
         {
             "image": name,
