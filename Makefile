@@ -76,6 +76,7 @@ soak: data/demo/.prepared
 # All are run, whichever fails: counts first, and what load on the machine disturbs most last.
 bench: install
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pytest -m benchmark tests/benchmarks
 	failed=; for name in gates step growth evaluation loader; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name.py"; \
 	done; [ -z "$$failed" ] || { echo "make bench: these failed:$$failed" >&2; exit 1; }

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
 from data_prep.fingerprint import NEAR, distances, perceptual_hash
-from data_prep.folders import walk_images
+from maskedclip_composer.data.folders import walk_images
 from maskedclip_composer.data.retina import find_retina
 
 LIMITS = (16, 24, 32, 40, 48, 56, 64, 72, 80)

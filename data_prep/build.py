@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from data_prep import card, records
+from data_prep import card
 from data_prep.aside import write_text
 from data_prep.build_config import GROUPS, BuildConfig, Group
 from data_prep.contamination import Contamination, TestPhotographs, contamination_csv
@@ -28,9 +28,10 @@ from data_prep.readers.dataset import Dataset
 from data_prep.readers.read import Reading, read
 from data_prep.readers.target import evaluation_kind
 from data_prep.split import divide_set
-from data_prep.tally import Tally
 from data_prep.writer import REPORT, Workplace, check_destination, link
+from maskedclip_composer.cards.tally import Tally
 from maskedclip_composer.config_file import load_config
+from maskedclip_composer.data import records
 from maskedclip_composer.errors import UserError
 
 CONTAMINATION = "contamination.csv"

@@ -13,11 +13,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.folders import require_folder
-from data_prep.records import BUILD_SCHEMA, CONTAMINATED, DUPLICATE, NAME, SCHEMA, STATUSES, STORED, labels_of
 from data_prep.remote import fetch, is_remote, join, list_objects
 from data_prep.shards import open_picture
 from data_prep.writer import REPORT
+from maskedclip_composer.data.folders import require_folder
+from maskedclip_composer.data.records import (
+    BUILD_SCHEMA,
+    CONTAMINATED,
+    DUPLICATE,
+    NAME,
+    SCHEMA,
+    STATUSES,
+    STORED,
+    labels_of,
+)
 from maskedclip_composer.errors import UserError
 
 INDEX = "index.json"

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from data_prep.records import STORED
 from data_prep.shards import Shards, open_picture
+from maskedclip_composer.data.records import STORED
 
 NAME = "contact_sheet.jpg"
 _COLUMNS, _SIDE, _LINE = 8, 160, 16  # pixels

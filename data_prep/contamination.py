@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_prep.fingerprint import NEAR, distances
 from data_prep.photograph import Photograph
-from data_prep.records import CONTAMINATED, NAME, STORED
+from maskedclip_composer.data.records import CONTAMINATED, NAME, STORED
 
 
 @dataclass(frozen=True, kw_only=True)

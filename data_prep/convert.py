@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep import card, records, spark
+from data_prep import card, spark
 from data_prep.contact_sheet import write_contact_sheet
 from data_prep.ledger import Ledger, Part, Rejected
 from data_prep.manifest import Row
@@ -22,11 +22,12 @@ from data_prep.parts import Objection, write_part
 from data_prep.photograph import Photograph
 from data_prep.pool import prepare_in_order
 from data_prep.pseudonyms import Pseudonyms
-from data_prep.records import QUARANTINED
 from data_prep.remote import locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
 from data_prep.writer import REPORT, Workplace, check_destination, replace_folder
+from maskedclip_composer.data import records
 from maskedclip_composer.data.photograph import ENCODINGS, Recipe
+from maskedclip_composer.data.records import QUARANTINED
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError
 

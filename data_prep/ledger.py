@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import Row
-from data_prep.records import QUARANTINED, STORED
+from maskedclip_composer.data.records import QUARANTINED, STORED
 
 _TABLES = """
 CREATE TABLE part (number INTEGER PRIMARY KEY, folder TEXT NOT NULL, size INTEGER NOT NULL, done INTEGER NOT NULL);

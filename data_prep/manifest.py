@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from data_prep.cells import cell_text, cell_texts, unusable
-from data_prep.folders import path_below, walk_images
 from data_prep.readers.texts import canonical
 from data_prep.readers.vocabulary import NORMAL
-from data_prep.records import BETWEEN
 from data_prep.remote import key_below, list_images
-from data_prep.tables import TableStream, stream_table
+from maskedclip_composer.data.cells import cell_text, cell_texts, unusable
+from maskedclip_composer.data.folders import path_below, walk_images
+from maskedclip_composer.data.records import BETWEEN
 from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind, TextKind
+from maskedclip_composer.data.tables import TableStream, stream_table
 from maskedclip_composer.errors import UserError
 
 COLUMNS = ("image", "text", "text_kind", "label", "patient", "eye", "visit", "split", "dataset", "licence")

@@ -16,11 +16,12 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from data_prep.fingerprint import BYTES, NEAR, distances
-from data_prep.folders import require_folder
 from data_prep.overlap_page import page
-from data_prep.records import NAME, STORED
 from data_prep.relations import hints
 from data_prep.shards import Shards
+from maskedclip_composer.data.cells import inert
+from maskedclip_composer.data.folders import require_folder
+from maskedclip_composer.data.records import NAME, STORED
 from maskedclip_composer.errors import UserError
 
 EXACT, NEAR_COPY, PATIENT = "exact", "near", "same patient"
@@ -262,9 +263,8 @@ def _csv(pairs: pyarrow.Table) -> Iterator[str]:
 
 
 def _cell(value: Any) -> Any:
-    # A spreadsheet would run the text as a formula.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
-        return "'" + value
+    if isinstance(value, str):
+        return inert(value)
     return str(value).lower() if isinstance(value, bool) else value
 
 

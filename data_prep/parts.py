@@ -8,7 +8,7 @@ from typing import Any
 from data_prep.ledger import Outcome
 from data_prep.manifest import Row
 from data_prep.photograph import Photograph
-from data_prep.records import CONTAMINATED, QUARANTINED, STORED
+from maskedclip_composer.data.records import CONTAMINATED, QUARANTINED, STORED
 from maskedclip_composer.data.schema import COLUMNS, Kind
 
 SHARD_BYTES = 1 << 26

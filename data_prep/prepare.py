@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from data_prep.aside import write_text
 from data_prep.convert import Conversion, add_conversion_options, convert
-from data_prep.folders import require_folder
 from data_prep.ledger import Rejected
 from data_prep.manifest import Row
 from data_prep.patients import only_patients
@@ -22,9 +21,10 @@ from data_prep.readers.layout import layout, missing
 from data_prep.readers.read import Reading, read
 from data_prep.readers.target import choose_target, target_name
 from data_prep.readers.tree import Tree
-from data_prep.records import BETWEEN, LEFT_OUT
 from data_prep.split import add_division_options, divided, given_options
 from data_prep.split_index import apply_index
+from maskedclip_composer.data.folders import require_folder
+from maskedclip_composer.data.records import BETWEEN, LEFT_OUT
 from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind
 from maskedclip_composer.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from data_prep.folders import IMAGE_SUFFIXES, is_litter
+from maskedclip_composer.data.folders import IMAGE_SUFFIXES, is_litter
 from maskedclip_composer.errors import UserError
 
 SILENCE = 20.0

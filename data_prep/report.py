@@ -13,8 +13,9 @@ import pyarrow.parquet
 
 from data_prep.ledger import Ledger, Outcome, Rejected
 from data_prep.manifest import Row
-from data_prep.records import NAME, QUARANTINED, SCHEMA, STORED, join_labels
-from data_prep.tally import Tally, ordered
+from maskedclip_composer.cards.tally import Tally, ordered
+from maskedclip_composer.data.cells import inert
+from maskedclip_composer.data.records import NAME, QUARANTINED, SCHEMA, STORED, join_labels
 from maskedclip_composer.data.schema import Kind
 
 _BLOCK = 4096  # records in memory at a time
@@ -141,12 +142,8 @@ def rejected_csv(rejected: Iterable[Rejected]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["row", "image", "reason"])
     ordered = sorted(rejected, key=lambda item: item.number)
-    writer.writerows([item.number, _inert(item.image), _inert(item.reason)] for item in ordered)
+    writer.writerows([item.number, inert(item.image), inert(item.reason)] for item in ordered)
     return buffer.getvalue()
-
-
-def _inert(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def summary(report: dict[str, Any], rejected: list[Rejected], out: str) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.aside import write_text
-from data_prep.folders import require_folder
 from data_prep.readers.catalogue import find
 from data_prep.readers.dataset import Dataset, Division
 from data_prep.readers.division import PARTS, divide
 from data_prep.readers.read import Reading, read
 from data_prep.readers.target import evaluation_kind, target_name
 from data_prep.split_index import index_csv, index_json, index_name
+from maskedclip_composer.data.folders import require_folder
 from maskedclip_composer.errors import UserError
 
 

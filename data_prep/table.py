@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.convert import Conversion, add_conversion_options, convert
-from data_prep.folders import require_folder
 from data_prep.manifest import Source, read_rows
 from data_prep.own_division import account, add_options, divided_rows, division_of, without
 from data_prep.pseudonyms import Pseudonyms, add_option
 from data_prep.readers.dataset import Division
 from data_prep.remote import fetch_table, is_remote
+from maskedclip_composer.data.folders import require_folder
 from maskedclip_composer.errors import UserError
 
 

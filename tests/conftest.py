@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Leave the benchmarks' scripts to `make bench`: they take minutes, and no user's result depends on them."""
+    left_out = [item for item in items if item.get_closest_marker("benchmark")]
+    if left_out and "benchmark" not in config.option.markexpr and len(left_out) < len(items):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("benchmark")]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """The tensors are tiny: threads only wait for each other, and the cores are shared."""

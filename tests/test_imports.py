@@ -61,7 +61,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"composer", "omegaconf"},
     ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
-    "data_prep": ({"errors", "callbacks", "data", "config_file"}, {"composer", "timm"}),
+    "cards": ({"errors", "callbacks", "data", "evaluation", "report"}, {"composer", "streaming", "timm", "omegaconf"}),
+    "data_prep": ({"errors", "callbacks", "cards", "data", "config_file"}, {"composer", "timm"}),
 }
 # The ComposerModel holds objectives, whose forward takes the models' views: the one place where both meet.
 EXCEPTIONS = {

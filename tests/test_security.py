@@ -62,6 +62,7 @@ ALLOWED = {
     ("data_prep/spark.py", "pickle.loads"): "what this process's own driver has broadcast",
     ("maskedclip_composer/export/sharded.py", "pickle.Unpickler"): "a subclass that knows only records and sizes",
     ("maskedclip_composer/evaluation/photographs.py", "streaming.LocalDataset"): "read_index has checked the index",
+    ("maskedclip_composer/use/prepared_shards.py", "streaming.LocalDataset"): "open_prepared has checked the index",
     ("data_prep/shards.py", "streaming.base.format.reader_from_json"): "parse_index has checked the index",
     ("data_prep/check.py", "streaming.base.format.reader_from_json"): "of shards that listed_shards has let pass",
 }

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data_prep.readers.texts import Text
-from data_prep.tables import Form
 from maskedclip_composer.data.schema import Kind
+from maskedclip_composer.data.tables import Form
 from maskedclip_composer.errors import UserError
 
 Role = Literal["paired", "unpaired", "downstream", "substitute", "own"]

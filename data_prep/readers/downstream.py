@@ -2,7 +2,7 @@
 
 from data_prep.readers.dataset import Dataset, Division, Part, Sheet, Target
 from data_prep.readers.vocabulary import GLAUCOMA, GLAUCOMA_CODES, NO_GLAUCOMA, RETINOPATHY, SUSPECT
-from data_prep.tables import Form
+from maskedclip_composer.data.tables import Form
 
 APTOS2019 = Dataset(
     name="aptos2019",

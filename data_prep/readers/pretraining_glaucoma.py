@@ -2,7 +2,7 @@
 
 from data_prep.readers.dataset import Dataset, Part, Sheet, Target
 from data_prep.readers.vocabulary import GLAUCOMA, GLAUCOMA_CODES, NO_GLAUCOMA, SUSPECT
-from data_prep.tables import Form
+from maskedclip_composer.data.tables import Form
 
 DRISHTI_GS = Dataset(
     name="drishti-gs",

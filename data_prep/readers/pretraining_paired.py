@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from data_prep.cells import cell_text
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
 from data_prep.readers.odir_labels import ODIR_LABELS, odir_labels
 from data_prep.readers.texts import finding
 from data_prep.readers.vocabulary import GLAUCOMA, NO_GLAUCOMA, RETINOPATHY
+from maskedclip_composer.data.cells import cell_text
 
 EYEPACS = Dataset(
     name="eyepacs",

@@ -1,9 +1,9 @@
 """MaskedCLIP's unpaired data sets of diabetic retinopathy and of many diseases."""
 
-from data_prep.cells import cell_text
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
 from data_prep.readers.vocabulary import GLAUCOMA, NORMAL, RETINOPATHY
-from data_prep.tables import Form
+from maskedclip_composer.data.cells import cell_text
+from maskedclip_composer.data.tables import Form
 
 PARAGUAY = Dataset(
     name="paraguay",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from data_prep.folders import path_below
 from data_prep.manifest import EYES, Row
 from data_prep.readers.dataset import Dataset, Entry, Part, Target
 from data_prep.readers.layout import layout, missing
@@ -14,9 +13,10 @@ from data_prep.readers.sheets import corrected_labels, entries_of, has_column, p
 from data_prep.readers.target import choose_target, judge, published_codes
 from data_prep.readers.texts import Text, class_name
 from data_prep.readers.tree import Lookup, Tree
-from data_prep.records import split_labels
-from data_prep.tables import read_table
+from maskedclip_composer.data.folders import path_below
+from maskedclip_composer.data.records import split_labels
 from maskedclip_composer.data.schema import Kind
+from maskedclip_composer.data.tables import read_table
 from maskedclip_composer.errors import UserError
 
 NOT_ON_DISK = "is not on disk"

@@ -4,12 +4,12 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from data_prep.binary_tables import PART
-from data_prep.cells import cell_text
 from data_prep.readers.dataset import Cell, Entry, Part, Sheet, Target
 from data_prep.readers.texts import sentence
 from data_prep.readers.tree import Tree
-from data_prep.tables import Table, read_table
+from maskedclip_composer.data.binary_tables import PART
+from maskedclip_composer.data.cells import cell_text
+from maskedclip_composer.data.tables import Table, read_table
 from maskedclip_composer.errors import UserError
 
 

@@ -3,11 +3,11 @@
 Those with many findings in one photograph are in `substitutes_findings.py`.
 """
 
-from data_prep.cells import cell_text, cell_texts
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
 from data_prep.readers.texts import sentence
 from data_prep.readers.vocabulary import GLAUCOMA_CODES, RETINOPATHY
-from data_prep.tables import Form
+from maskedclip_composer.data.cells import cell_text, cell_texts
+from maskedclip_composer.data.tables import Form
 
 EYEPACS_TEST = Dataset(
     name="eyepacs-test",

@@ -1,9 +1,9 @@
 """Public substitutes whose sheets have one column per finding: several texts for one photograph."""
 
-from data_prep.cells import cell_text
 from data_prep.readers.dataset import Cell, Dataset, Entry, Part, Sheet, Target
 from data_prep.readers.texts import class_name
 from data_prep.readers.vocabulary import NORMAL, RETINOPATHY
+from maskedclip_composer.data.cells import cell_text
 
 BRSET_FINDINGS = {
     "diabetic_retinopathy": "diabetic retinopathy",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from data_prep.readers.dataset import Dataset, Entry, Target
 from data_prep.readers.vocabulary import NORMAL
-from data_prep.records import join_labels
+from maskedclip_composer.data.records import join_labels
 from maskedclip_composer.data.schema import EVALUATION_KINDS, Kind
 from maskedclip_composer.errors import UserError
 

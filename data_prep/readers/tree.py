@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from data_prep.folders import IMAGE_SUFFIXES, is_litter
+from maskedclip_composer.data.folders import IMAGE_SUFFIXES, is_litter
 
 
 class Tree:

@@ -56,7 +56,7 @@ def check_spreads(table: dict[str, list[str]], columns: int) -> None:
             assert 0 <= least <= middle <= largest
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_loader_compares_every_variant_with_the_peer_of_as_many_workers():
     sizes = ["--images=8", "--distinct=2", "--size=64", "--batch=4", "--rounds=2"]
     # At this size nothing says whether the goals are met.
@@ -114,6 +114,7 @@ class _InPlace:
         return SimpleNamespace(result=lambda: found)
 
 
+@pytest.mark.benchmark
 def test_workers_measures_every_number_of_workers_of_a_config(tmp_path, monkeypatch, capsys):
     import yaml
 
@@ -163,14 +164,14 @@ def test_advice_takes_the_fewest_workers_that_are_enough(monkeypatch):
     assert "about 10 cores" in workers.advise(rates, 5000, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_preparation_is_run_at_every_number_of_rows():
     (table,) = tables("prepare_memory.py", "--rows", "20", "40")
     assert list(table) == ["rows", "---", "20", "40"]
     assert all(int(cell) > 0 for cell in (table["20"][1], table["40"][1]))
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_evaluation_compares_its_loader_and_its_bootstrap_with_peers():
     sizes = ["--images=16", "--distinct=2", "--size=64", "--test=20", "--draws=3", "--rounds=2"]
     epoch, draws = tables("evaluation.py", *sizes)

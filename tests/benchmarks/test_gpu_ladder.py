@@ -22,17 +22,29 @@ from tests.benchmarks.test_benchmarks import ROOT
 HIDDEN = "import sys, runpy; sys.modules['composer'] = sys.modules['streaming'] = None; sys.argv = sys.argv[1:]; "
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_it_climbs_without_composer_and_every_rung_has_the_same_losses(tmp_path):
+    climb(tmp_path, [rung.key for rung in all_rungs()])
+
+
+@pytest.mark.slow
+def test_a_rung_of_a_peer_and_one_of_ours_have_the_same_losses_without_composer(tmp_path):
+    keys = [rung.key for rung in all_rungs() if not rung.cuda and not rung.compiled]
+    climb(tmp_path, [keys[1], keys[-1]], f"--only={keys[1]},{keys[-1]}")
+
+
+def climb(tmp_path, keys: list[str], *only: str) -> None:
     script = str(ROOT / "benchmarks" / "gpu_ladder.py")
     code = f"{HIDDEN}sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); runpy.run_path(sys.argv[0], run_name='__main__')"
-    arguments = ["--cpu", "--pairs=2", "--texts=1", "--steps=2", f"--out={tmp_path / 'ladder'}"]
+    arguments = ["--cpu", "--pairs=2", "--texts=1", "--steps=2", f"--out={tmp_path / 'ladder'}", *only]
     command = [sys.executable, "-c", code, script, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["key"]: row for row in json.loads((tmp_path / "ladder.json").read_text())["rows"]}
-    assert list(rows) == [rung.key for rung in all_rungs()]
+    assert list(rows) == keys
     for rung in all_rungs():
+        if rung.key not in keys:
+            continue
         if rung.cuda or rung.compiled:
             assert rows[rung.key]["error"] == "needs a GPU"
         else:

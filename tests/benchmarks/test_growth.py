@@ -8,7 +8,7 @@ from streaming import StreamingDataset
 from tests.benchmarks.test_benchmarks import tables
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_growth_prints_its_five_tables_and_draws_its_four_plots(tmp_path):
     memory, text, contrast, loader, order = tables("growth.py", "--small", "--plots", str(tmp_path))
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["contrastive", "loader", "memory", "texts"]

@@ -7,7 +7,7 @@ from trainer_blocks import Watch
 from tests.benchmarks.test_benchmarks import SPREAD, check_spreads, output
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_bare_step_and_trainer_do_the_same_and_are_compared():
     arguments = ["--size=tiny", "--pairs=3", "--steps=2", "--rounds=2", "--pixels=64", "--distinct=2"]
     (table,), printed = output("trainer.py", *arguments)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_prep.ledger import Ledger
 from data_prep.manifest import Source, read_rows
-from data_prep.tables import read_table
+from maskedclip_composer.data.tables import read_table
 from maskedclip_composer.errors import UserError
 
 MANY = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -209,6 +209,6 @@ def test_what_would_be_lost_or_mistaken_is_refused_with_its_place(tmp_path, name
 
 
 def test_a_workbook_that_unpacks_to_a_bomb_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.binary_tables.MOST_BYTES", 5000)
+    monkeypatch.setattr("maskedclip_composer.data.binary_tables.MOST_BYTES", 5000)
     with pytest.raises(UserError, match="unpacks to"):
         rows_of(tmp_path, "t.xlsx", workbook())

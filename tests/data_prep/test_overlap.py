@@ -18,8 +18,8 @@ from data_prep.fingerprint import BYTES, NEAR, distances, perceptual_hash
 from data_prep.overlap import COLUMNS, find_overlap, near_pairs
 from data_prep.phantom.case import photograph, sample_cases
 from data_prep.phantom.diagnoses import NORMAL
-from data_prep.records import NAME, SCHEMA
 from data_prep.relations import hints
+from maskedclip_composer.data.records import NAME, SCHEMA
 from maskedclip_composer.data.retina import find_retina
 from maskedclip_composer.errors import UserError
 from tests.data_prep.drawing import run, write_csv

@@ -13,7 +13,6 @@ from PIL import Image, ImageFilter
 
 import data_prep
 from data_prep.fingerprint import NEAR, distances
-from data_prep.folders import walk_images
 from data_prep.photograph import Photograph, prepare
 from data_prep.quality import assess
 from data_prep.readers.catalogue import DATASETS
@@ -22,10 +21,11 @@ from data_prep.readers.division import divide
 from data_prep.readers.odir_labels import ODIR_LABELS, odir_labels
 from data_prep.readers.pretraining_paired import UNUSABLE, split_keywords
 from data_prep.readers.read import read
-from data_prep.tables import read_table
+from maskedclip_composer.data.folders import walk_images
 from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.data.retina import find_retina
+from maskedclip_composer.data.tables import read_table
 from tests.data_prep.drawing import run, samples
 
 SPLITS = Path(data_prep.__file__).parent / "splits"

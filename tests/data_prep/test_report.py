@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data_prep.records import SCHEMA
+from maskedclip_composer.data.records import SCHEMA
 from tests.data_prep.drawing import run, samples, save_retinas, write_csv
 
 

@@ -12,7 +12,7 @@ from data_prep.readers.catalogue import DATASETS
 from data_prep.readers.dataset import Division
 from data_prep.readers.division import divide
 from data_prep.readers.read import Reading
-from data_prep.records import join_labels
+from maskedclip_composer.data.records import join_labels
 from maskedclip_composer.errors import UserError
 
 PARTS = {"train", "val", "test"}

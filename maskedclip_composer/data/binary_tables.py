@@ -6,7 +6,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from data_prep.cells import BadCell, cell_text
+from maskedclip_composer.data.cells import BadCell, cell_text
 from maskedclip_composer.errors import UserError
 
 PART = " / "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from data_prep.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED, labels_of, split_labels
+from maskedclip_composer.data.records import CONTAMINATED, DUPLICATE, NAME, STATUSES, STORED, labels_of, split_labels
 
 SCORES = ("sharpness", "brightness", "clipped", "field")
 MEASURES = (*SCORES, "original_width", "original_height", "bytes")

@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.cells import cell_text, cell_texts
-from data_prep.tables import Form, read_table
+from maskedclip_composer.data.cells import cell_text, cell_texts
+from maskedclip_composer.data.tables import Form, read_table
 from maskedclip_composer.errors import UserError
 
 EXPECTED = [{"image": "a.jpg", "text": "röte"}, {"image": "b.jpg", "text": "blass, grau"}]

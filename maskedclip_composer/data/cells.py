@@ -39,6 +39,11 @@ def cell_texts(cell: Any, separator: str | None) -> list[str]:
     return [text for text in map(cell_text, parts) if text]
 
 
+def inert(cell: str) -> str:
+    """Put an apostrophe before a cell of a CSV file that a spreadsheet would run as a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def unusable(column: str, cell: Any) -> str:
     """Say why the cell of a column of a manifest cannot be written as text without loss; empty where it can."""
     if isinstance(cell, BadCell):

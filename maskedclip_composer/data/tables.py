@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.binary_tables import Cells, Lines, parquet_lines, workbook_lines
-from data_prep.cells import cell_text
+from maskedclip_composer.data.binary_tables import Cells, Lines, parquet_lines, workbook_lines
+from maskedclip_composer.data.cells import cell_text
 from maskedclip_composer.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".xlsx")

@@ -1,0 +1,49 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.data_prep.drawing import retina
+from tests.data_prep.drawing import run as data_prep
+
+GOOD = ["a b/left eye.jpg", "a b/ü 右.png", "c.JPG", "d.tif"]
+"""In the order of their paths."""
+
+
+def draw(folder: Path) -> Path:
+    """Four photographs whose names are no plain words, one that is cut short, and what is none."""
+    for number, name in enumerate(GOOD):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        retina(200, 160, radius=45 + 5 * number).save(path)
+    (folder / "broken.jpg").write_bytes((folder / GOOD[0]).read_bytes()[:500])
+    (folder / ".hidden.jpg").write_bytes((folder / GOOD[0]).read_bytes())
+    (folder / "notes.txt").write_text("no photograph")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """A folder of photographs; `broken.jpg` comes third of five."""
+    return draw(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="session")
+def table(photographs, tmp_path_factory) -> Path:
+    """A table of them without the broken one, in another order."""
+    path = tmp_path_factory.mktemp("tables") / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", "text"])
+        for number, name in enumerate(reversed(GOOD)):
+            writer.writerow([name, f"class {number}", "=HYPERLINK(1), ödem"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(photographs, table, tmp_path_factory) -> Path:
+    """The shards that data_prep makes of the table."""
+    out = tmp_path_factory.mktemp("prepared") / "set"
+    options = ["--csv", table, "--images", photographs, "--out", out, "--kind", "labelled", "--workers", "1"]
+    assert data_prep("manifest", *options) == 0
+    return out
