@@ -87,7 +87,7 @@ bench-loader: install
 
 # The site, in build/docs: open build/docs/index.html. Strict: a dead link, anchor or page is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: it would hide what --strict counts
 
 clean:
 	rm -rf $(VENV) runs
