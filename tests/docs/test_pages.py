@@ -1,6 +1,7 @@
 """Figures have their command beside them, files that a page names exist, the site has no dead link and no network."""
 
 import re
+import shutil
 import subprocess
 import sys
 from itertools import groupby
@@ -71,7 +72,7 @@ def test_the_site_needs_no_network(tmp_path):
 def test_dead_links_fail_the_build(tmp_path):
     """The settings of mkdocs.yml, on a site of two pages. With `--quiet` mkdocs 1.6 counts no warning."""
     settings = (ROOT / "mkdocs.yml").read_text()
-    (tmp_path / "docs").mkdir()
+    shutil.copytree(ROOT / "docs" / "site", tmp_path / "docs" / "site")
     mistakes = ["[x](data.md#no-such-heading)", "[x](no-such-page.md)", "[x](/data.md)", "[x](../README.md)"]
     (tmp_path / "docs" / "index.md").write_text("# Start\n\n" + "\n".join(mistakes))
     (tmp_path / "docs" / "data.md").write_text("# Data\n")

@@ -29,6 +29,7 @@ def make_workspace(folder: Path) -> Path:
         for index, name in enumerate(names)
     ]
     write_csv(folder / "graded.csv", rows)
+    write_csv(folder / "photos.csv", [{"image": row["image"], "label": row["label"]} for row in rows[:4]])
     write_csv(folder / "pairs.csv", [{"image": name, "text": f"text {index}"} for index, name in enumerate(names)])
     write_csv(folder / "findings.csv", [{"image": name, "label": "D|O"} for name in names])
     for label in CLASSES:
