@@ -9,7 +9,7 @@ from data_prep.manifest import Row, Source, read_rows
 from data_prep.readers.dataset import Division
 from data_prep.readers.division import PARTS, describe, divide
 from data_prep.readers.read import Reading
-from data_prep.records import join_labels
+from maskedclip_composer.data.records import join_labels
 from maskedclip_composer.errors import UserError
 
 SEED = 17
