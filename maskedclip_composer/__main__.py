@@ -9,7 +9,13 @@ from maskedclip_composer.errors import UserError, report
 
 _PACKAGE = "maskedclip_composer"
 # Name, module with `main(arguments) -> status`, and what it does. Modules are imported when they are called for.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "embed": ("use.embed", "features of photographs, as a Parquet table"),
+    "zero-shot": ("use.zero_shot", "photographs against classes in words"),
+    "retrieve": ("use.retrieve", "the photographs that fit a text, or look like another"),
+    "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
+    "visualize": ("visualize.command", "pictures of what a model has learnt"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

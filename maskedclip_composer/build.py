@@ -33,7 +33,7 @@ from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.origin import find_origin
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start
+from maskedclip_composer.initial_weights import Start, build_started_encoder, find_start, read_start, start_parts
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.compiled import compile_blocks
@@ -135,7 +135,7 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
 
     Args:
         config: The run.
-        start: What the image encoder starts from; None reads `image_encoder.weights` where they are given.
+        start: What the network starts from; None reads `image_encoder.weights` where they are given.
 
     Raises:
         UserError: Weights cannot be loaded, or sizes do not fit together.
@@ -168,6 +168,7 @@ def build_model(config: TrainConfig, start: Start | None = None) -> MaskedCLIP:
         packed=config.compute.packed and reads_both_views(config.objectives.present().values()),
         chunk_size=config.compute.chunk_size,
     )
+    start_parts(net, start)
     set_activation(net, config.compute.activation)
     use_residual(net, config.compute.residual)
     return MaskedCLIP(net)

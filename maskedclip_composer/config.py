@@ -108,6 +108,8 @@ class TrainConfig:
         run_name: Names the run folder and the MLflow run; the same name continues a run.
         output: Folder of all runs.
         seed: Seed of weights, order, augmentation, masks and text draws.
+        from_weights: What else starts from the source of `image_encoder.weights`: bridge, text_encoder, teacher, and
+            objectives by name, with their heads and decoders; or all, for whatever both have (docs/recipes.md).
         teacher: The momentum teacher of mfd and dinov2; null takes its defaults where an objective has one.
         mask_ratio: Share of patches that random masking removes.
         parallelism: ddp, or fsdp (FSDP2: parameters, gradients and optimiser state sharded over the ranks).
@@ -123,6 +125,7 @@ class TrainConfig:
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    from_weights: list[str] = field(default_factory=list)
     teacher: TeacherConfig | None = None
     mask_ratio: float = 0.75
     objectives: ObjectivesConfig = MISSING
@@ -138,6 +141,7 @@ class TrainConfig:
 
     def __post_init__(self):
         self._check_objectives()
+        self._check_from_weights()
         if self.seed < 0:
             raise UserError(f"seed={self.seed} is negative.\nUse 0 or more.")
         if not 0 < self.mask_ratio < 1:
@@ -195,6 +199,28 @@ class TrainConfig:
                 f"teacher is given, but no objective has one (objectives: {names}).\n"
                 "Remove it, or add `mfd: {}` to the objectives."
             )
+
+    def _check_from_weights(self) -> None:
+        names = list(self.from_weights)
+        if names and self.image_encoder.weights is None:
+            raise UserError(
+                f"from_weights={names} is given, but image_encoder.weights, the source, is not.\n"
+                "Write image_encoder.weights=SOURCE, or remove from_weights."
+            )
+        if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
+            raise UserError(f"from_weights={names} names something twice.\nName each part once, or all alone.")
+        strangers = [name for name in names if name not in ("all", *self.parts)]
+        if strangers:
+            raise UserError(
+                f"from_weights={names}: {strangers[0]} is no part of this run.\n"
+                f"Beside the image encoder it has {', '.join(self.parts)}."
+            )
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the names of what the network has beside the image encoder."""
+        present = {"bridge": self.bridge.depth > 0, "text_encoder": self.reads_texts, "teacher": self.with_teacher}
+        return [*(name for name, is_there in present.items() if is_there), *self.objectives.present()]
 
     @property
     def reads_texts(self) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub reads it: a missing name then fails at once
 
@@ -25,6 +26,9 @@ from maskedclip_composer.models.vit import ImageEncoder  # noqa: E402
 from maskedclip_composer.types import Batch  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.s3 import BUCKET, environment, s3_server  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.saved_suite import SavedSuite
 
 
 def pytest_configure(config: pytest.Config):
@@ -70,6 +74,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, text_tower: Path) -> Pa
     from tests.model_run import write_run  # imports Composer
 
     return write_run(tmp_path_factory.mktemp("model_runs"), text_tower)
+
+
+@pytest.fixture(scope="session")
+def saved_suite(tmp_path_factory: pytest.TempPathFactory) -> "SavedSuite":
+    """A small suite of `evaluate.py` whose classifiers are saved. Read only."""
+    from tests.saved_suite import run_saved_suite  # imports Composer
+
+    return run_saved_suite(tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture

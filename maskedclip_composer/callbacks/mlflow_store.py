@@ -27,6 +27,8 @@ CHATTER = (
     "89d4b8295536_create_latest_metrics_table_py",
     "2b4d017a5e9b_add_model_registry_tables_to_db_py",
 )
+# A request that hangs may take so long; MLflow's own 120 s and 7 retries would hold the end of a run for minutes.
+REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 LOCK_TIMEOUT = 120  # seconds; creating a database takes about ten on a busy machine
 RETRIES = "urllib3.connectionpool"  # a line per attempt while a server is down
 

@@ -4,7 +4,7 @@ A further objective's picture is a function in `COLUMNS` or `MAPS`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,7 @@ class Scale:
         high: Value of the last colour.
         colours: A colour map of matplotlib.
         has_lower: Say by the colour bar's end that there may be values below `low`.
+        has_higher: Likewise above `high`.
         ticks: Names of values, in place of numbers.
     """
 
@@ -67,6 +68,7 @@ class Scale:
     high: float
     colours: str = "viridis"
     has_lower: bool = False
+    has_higher: bool = False
     ticks: dict[float, str] | None = None
 
 
@@ -96,7 +98,7 @@ class Column:
     """
 
     title: str
-    cells: list[Cell | None]
+    cells: Sequence[Cell | None]
     scale: Scale | None = None
 
 
@@ -163,7 +165,7 @@ def patch_sentence_columns(step: Step) -> list[Column]:
             cells.append(None)
             continue
         heat = heats[row].detach().float().cpu()
-        removed = _to_pixels(heat.isnan(), view.shape[-1])
+        removed = to_pixels(heat.isnan(), view.shape[-1])
         cells.append(Cell(view.masked_fill(removed, HIDDEN_GREY), heat, f"mean {heat.nanmean().item():.3f}"))
     return [Column("cosine to the nearest sentence", cells, COSINE)] if any(cells) else []
 
@@ -208,9 +210,10 @@ def _grey(step: Step) -> Tensor:
     return step.pixels.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-def _to_pixels(patches: Tensor, size: int) -> Tensor:
+def to_pixels(patches: Tensor, size: int) -> Tensor:
+    """Return [size, size, ...] of a square of patches [patches, ...], row by row: each value on its patch's pixels."""
     side = math.isqrt(len(patches))
-    return patches.reshape(side, side).repeat_interleave(size // side, 0).repeat_interleave(size // side, 1)
+    return patches.unflatten(0, (side, side)).repeat_interleave(size // side, 0).repeat_interleave(size // side, 1)
 
 
 def _score_cells(step: Step, scores: Tensor) -> list[Cell | None]:

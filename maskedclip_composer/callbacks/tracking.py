@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from maskedclip_composer.callbacks.mlflow_store import (
+    REQUEST_LIMITS,
     find_run,
     log_artifact,
     open_client,
@@ -35,8 +36,6 @@ MAX_PENDING_METRICS = 200_000  # about 100 MB; older ones are given up, metrics.
 METRICS_PER_REQUEST = 1000  # MLflow 2.22 refuses more, and more than 100 parameters
 PARAMS_PER_REQUEST = 100
 VALUE_LENGTH = 500  # what every MLflow server since 1.0 takes
-# A request that hangs may take so long; MLflow's own 120 s and 7 retries would hold the end of a run for minutes.
-REQUEST_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 Record = Callable[[MlflowClient, str], object]
 

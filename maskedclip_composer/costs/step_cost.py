@@ -135,6 +135,7 @@ def _without_values(
         config,
         image_encoder=replace(encoder, pretrained=False, weights=None, attention=attention),
         text_encoder=replace(config.text_encoder, pretrained=False),
+        from_weights=[],
         compute=compute,
     )
     shapes = Shapes()

@@ -5,6 +5,7 @@ SUITE/suite.json               `Suite`
 SUITE/tasks/TASK.parquet       test photographs in their order: record, patient, labels (list of codes)
 SUITE/cells/TASK/PROTOCOL/AMOUNT/ENCODER/seedN/probabilities.npy, then outcome.json, which says that it is done
 SUITE/pictures/TASK/PROTOCOL/ENCODER/{confusion,roc,pr,reliability,gallery}.png   first seed, largest amount
+SUITE/models/TASK/PROTOCOL/AMOUNT/ENCODER/seedN/{classifier.safetensors,README.md}   where they were asked for
 SUITE/results.csv              one row per cell
 """
 
@@ -176,6 +177,11 @@ def picture_folder(cell: Cell) -> Path:
     return Path("pictures") / cell.task / cell.protocol / cell.encoder
 
 
+def model_folder(cell: Cell) -> Path:
+    """Return where the classifier of a cell lies, below the suite's folder."""
+    return Path("models") / cell.group / f"seed{cell.seed}"
+
+
 def save_test_split(
     folder: Path, task: str, records: Sequence[str], patients: Sequence[str], labels: Sequence[Sequence[str]]
 ) -> None:
@@ -200,7 +206,7 @@ def save_outcome(folder: Path, cell: Cell, outcome: Outcome) -> None:
     np.save(scores, outcome.probabilities)
     write_whole(place / "probabilities.npy", scores.getvalue())
     content = {key: value for key, value in asdict(outcome).items() if key != "probabilities"}
-    content["metrics"] = {key: _without_nan(value) for key, value in outcome.metrics.items()}
+    content["metrics"] = {key: without_nan(value) for key, value in outcome.metrics.items()}
     write_whole(place / "outcome.json", json.dumps({"cell": asdict(cell)} | content, indent=2) + "\n")
 
 
@@ -248,10 +254,10 @@ def _cell(content: dict[str, Any]) -> Cell:
     return Cell(**content | {"amount": Amount(**content["amount"])})
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
+def without_nan(value: Any) -> Any:
+    """Return a number, or a list of them, with None for NaN, which JSON has not."""
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value
 
 

@@ -40,6 +40,8 @@ class EvaluateConfig:
         image_size: Side of the input in pixels; null takes the encoder's own, another value resamples its positions.
         batch_size: Images per forward pass and process where features are extracted.
         workers: Processes that decode and augment photographs, per rank.
+        save_models: Write the classifier of each fine-tuning and linear-probe cell, of the encoder's size each, to
+            `models` of the suite's folder, for `python -m maskedclip_composer predict`.
         memory: GiB of decoded photographs that are kept, on each machine.
         output: Folder of all runs.
         run_name: Name of this one; null joins the encoders' names. A suite that was stopped continues under its name.
@@ -58,6 +60,7 @@ class EvaluateConfig:
     image_size: int | None = None
     batch_size: int = 64
     workers: int = 4
+    save_models: bool = False
     memory: float = 4.0
     output: str = "runs"
     run_name: str | None = None

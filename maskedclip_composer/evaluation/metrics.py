@@ -36,7 +36,7 @@ TITLES = {
 METRIC_NAMES = tuple(TITLES)
 
 _CALIBRATION_BINS = 15
-_THRESHOLD = 0.5
+THRESHOLD = 0.5
 # Softmax in single precision leaves [0, 1] by less than this.
 _SLACK = 1e-4
 
@@ -170,7 +170,7 @@ def _cells(
     one_hot: Bool[np.ndarray, "images classes"],
     defined: Int[np.ndarray, " some"],
 ) -> _Decided:
-    predictions = probabilities > _THRESHOLD
+    predictions = probabilities > THRESHOLD
     right = predictions == one_hot
     columns = [(one_hot[:, index], predictions[:, index]) for index in defined]
     return _Decided(

@@ -3,8 +3,9 @@
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,11 @@ from maskedclip_composer.evaluation.data import LabelledData
 from maskedclip_composer.evaluation.decoded import DecodedSplit, decode_all
 from maskedclip_composer.evaluation.encoders.load import load
 from maskedclip_composer.evaluation.features import Features
+from maskedclip_composer.evaluation.keep_classifier import keep_classifier, without_classifier
 from maskedclip_composer.evaluation.metrics import classification_metrics
 from maskedclip_composer.evaluation.pictures import save_pictures
 from maskedclip_composer.evaluation.plan import joined, open_task, plan
-from maskedclip_composer.evaluation.protocols.base import Problem
+from maskedclip_composer.evaluation.protocols.base import Fit, Problem
 from maskedclip_composer.evaluation.protocols.config import ProtocolConfig
 from maskedclip_composer.evaluation.protocols.fit import fit
 from maskedclip_composer.evaluation.ranks import DIST_TIMEOUT, gather_objects, rank
@@ -69,11 +71,16 @@ def evaluate(config: EvaluateConfig, tasks: dict[str, TaskConfig], protocols: di
     # One rank's disk decides what is done, lest the others wait for it in vain.
     done = {cell for cell in planned.planned if load_outcome(folder, cell)} if rank() == 0 else set()
     done = gather_objects(done)[0]
+    if config.save_models and rank() == 0:
+        without_classifier(folder, done, protocols)
     todo = [cell for cell in planned.planned if cell not in done]
     with tqdm(total=len(planned.planned), initial=len(done), desc="cells", disable=rank() > 0) as progress:
         for cell, problem in _problems(config, tasks, data, todo):
             progress.set_postfix_str(cell.name)
-            outcome = run_cell(cell, problem, protocols[cell.protocol])
+            keep = None
+            if tracker is not None and config.save_models:
+                keep = partial(keep_classifier, folder, suite, cell, problem, protocols[cell.protocol])
+            outcome = run_cell(cell, problem, protocols[cell.protocol], keep)
             if tracker is not None:
                 if suite.is_pictured(cell):  # first: what is saved as done is not done again
                     save_pictures(folder / picture_folder(cell), problem, outcome)
@@ -96,8 +103,10 @@ def _alone(folder: Path) -> FileLock:
     return FileLock(str(folder / ".lock"))
 
 
-def run_cell(cell: Cell, problem: Problem, protocol: ProtocolConfig) -> Outcome:
-    """Train and score one cell."""
+def run_cell(
+    cell: Cell, problem: Problem, protocol: ProtocolConfig, keep: Callable[[Fit, Outcome], None] | None = None
+) -> Outcome:
+    """Train and score one cell; `keep` is given what was trained."""
     start = time.monotonic()
     data = problem.data
     rows = np.arange(0) if protocol.zero_shot is not None else data.train.draw(cell.amount, cell.seed)
@@ -109,7 +118,7 @@ def run_cell(cell: Cell, problem: Problem, protocol: ProtocolConfig) -> Outcome:
         ) from error
     probabilities = result.probabilities.astype(np.float32)  # as they are stored, so that both give the same scores
     trained = None if protocol.zero_shot is not None else data.trained
-    return Outcome(
+    outcome = Outcome(
         metrics=classification_metrics(probabilities, data.test.one_hot, data.kind, trained=trained),
         train_images=len(rows),
         steps=result.steps,
@@ -118,6 +127,9 @@ def run_cell(cell: Cell, problem: Problem, protocol: ProtocolConfig) -> Outcome:
         seconds=round(time.monotonic() - start, 2),
         probabilities=probabilities,
     )
+    if keep is not None:
+        keep(result, outcome)
+    return outcome
 
 
 def _start(folder: Path, config: EvaluateConfig, suite: Suite, data: dict[str, LabelledData]) -> None:

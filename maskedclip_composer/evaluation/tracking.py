@@ -23,7 +23,7 @@ from maskedclip_composer.callbacks.mlflow_store import (
 from maskedclip_composer.callbacks.redaction import redact, redact_text
 from maskedclip_composer.callbacks.tracking import PARAMS_PER_REQUEST, REQUEST_LIMITS, VALUE_LENGTH
 from maskedclip_composer.config import to_plain
-from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, load_outcome, picture_folder
+from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, load_outcome, model_folder, picture_folder
 from maskedclip_composer.evaluation.config import EvaluateConfig
 from maskedclip_composer.evaluation.metrics import METRIC_NAMES
 
@@ -148,6 +148,8 @@ class SuiteTracker:
         if self._suite.is_pictured(cell):
             for path in sorted((self._folder / picture_folder(cell)).glob("*.png")):
                 log_artifact(client, run, path)
+            for path in sorted((self._folder / model_folder(cell)).glob("*")):
+                log_artifact(client, run, path, "classifier")
         client.set_terminated(run)
         self._logged.add(cell.name)
 

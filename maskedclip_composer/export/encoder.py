@@ -15,8 +15,8 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.export.exact import load_exactly
+from maskedclip_composer.export.model_weights import read_model_weights
 from maskedclip_composer.export.origin import ORIGIN_FILE, read_origin
 from maskedclip_composer.models.attention import AttentionBackend, use_backend
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig, build_image_encoder, build_vit
@@ -187,7 +187,7 @@ def _run_folder(folder: Path, image_size: int | None) -> LoadedEncoder:
     exported, latest = folder / "encoder.safetensors", folder / NEWEST
     if exported.is_file():
         return _exported(exported, image_size)
-    if latest.is_file():
+    if latest.exists():  # a file, or a folder of shards
         return _checkpoint(latest, image_size)
     raise UserError(
         f"checkpoint={folder} is no encoder: it holds neither encoder.safetensors nor checkpoints/latest-rank0.pt.\n"
@@ -196,8 +196,7 @@ def _run_folder(folder: Path, image_size: int | None) -> LoadedEncoder:
 
 
 def _checkpoint(path: Path, image_size: int | None) -> LoadedEncoder:
-    content = read_checkpoint(path)
-    model = content.get("state", {}).get("model", {})
+    model = read_model_weights(path)
     weights = {
         key.removeprefix(STUDENT_PREFIX): value for key, value in model.items() if key.startswith(STUDENT_PREFIX)
     }

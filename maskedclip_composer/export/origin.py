@@ -1,7 +1,7 @@
-"""Which published or earlier weights a run's image encoder started from, kept in the run's folder."""
+"""Which published or earlier weights a run started from, kept in the run's folder."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ ORIGIN_FILE = "origin.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where an image encoder started.
+    """Where an image encoder, and other parts of the network, started.
 
     Attributes:
         source: As `image_encoder.weights` names it.
@@ -20,6 +20,8 @@ class Origin:
         sha256: Of all weights as they were read; see `evaluation/encoders/fingerprint.py`.
         mean: What images are normalised with from then on, per channel in units of 0 to 1.
         std: Likewise.
+        parts: SHA-256 of every other part that started from `source` (`from_weights`), by name.
+        fresh: The parts that did not: they started as without `image_encoder.weights`.
     """
 
     source: str
@@ -27,6 +29,8 @@ class Origin:
     sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    parts: dict[str, str] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return the record as it is written and logged."""
@@ -44,7 +48,8 @@ def read_origin(run_folder: Path) -> Origin | None:
         return None
     try:
         plain = json.loads(path.read_text())
-        return Origin(**(plain | {"mean": tuple(plain["mean"]), "std": tuple(plain["std"])}))
+        given = {key: tuple(plain[key]) for key in ("mean", "std", "fresh") if key in plain}
+        return Origin(**(plain | given))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} is damaged: {error!r}.\nRemove it: the run then reads its image_encoder.weights again."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
@@ -41,6 +42,7 @@ _RECORDS = {
     ("torch", "Size"),
     ("pathlib", "PosixPath"),
 }
+_MODEL = "state.model."
 _IF_DAMAGED = "It may be cut short: use an earlier one of the same run."
 
 
@@ -67,15 +69,41 @@ def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -
     content: dict[str, Any] = {}
     for index, place, file in _places(folder, layout):
         is_tensor = isinstance(layout.state_dict_metadata.get(index.fqn), TensorStorageMetadata)
-        with file.open("rb") as stream:
-            stream.seek(place.offset)
-            part = io.BytesIO(stream.read(place.length))
-        check_sums(file, content=part, if_damaged=_IF_DAMAGED)
+        part = _part(file, place)
         if is_tensor and not with_tensors:
             continue
         name = f"{index.fqn}{list(index.offset or [])}" if is_tensor else index.fqn
         content[name] = read_pickle(file, HARMLESS, if_refused=if_refused, if_damaged=_IF_DAMAGED, content=part)
     return content
+
+
+def read_sharded_model(folder: Path, *, if_refused: str) -> dict[str, Tensor]:
+    """Return the weights of the model in a sharded checkpoint, each joined from its shards; the rest is not read.
+
+    Raises:
+        RefusedError: It holds what could run code.
+        UserError: A file is absent, damaged or cut short, or a shard is missing.
+    """
+    layout = _read_layout(folder, if_refused)
+    whole = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in layout.state_dict_metadata.items()
+        if name.startswith(_MODEL) and isinstance(entry, TensorStorageMetadata)
+    }
+    lacking = {name: value.numel() for name, value in whole.items()}
+    for index, place, file in _places(folder, layout):
+        if index.fqn not in whole:
+            continue
+        value = read_pickle(file, HARMLESS, if_refused=if_refused, if_damaged=_IF_DAMAGED, content=_part(file, place))
+        target = whole[index.fqn]
+        for axis, start in enumerate(index.offset or ()):
+            target = target.narrow(axis, start, value.shape[axis])
+        target.copy_(value)
+        lacking[index.fqn] -= value.numel()
+    if any(lacking.values()):
+        name = next(name for name, count in lacking.items() if count)
+        raise UserError(f"{folder} does not hold every shard of {name.removeprefix(_MODEL)}.\n{_IF_DAMAGED}")
+    return {name.removeprefix(_MODEL): value for name, value in whole.items()}
 
 
 class _RecordsOnly(pickle.Unpickler):
@@ -106,6 +134,15 @@ def _read_layout(folder: Path, if_refused: str) -> Metadata:
     if not isinstance(layout, Metadata):
         raise UserError(f"{path} holds a {type(layout).__name__}, not a layout.\n{_IF_DAMAGED}")
     return layout
+
+
+def _part(file: Path, place: _StorageInfo) -> io.BytesIO:
+    """Return the bytes of one item, which agree with their checksums."""
+    with file.open("rb") as stream:
+        stream.seek(place.offset)
+        part = io.BytesIO(stream.read(place.length))
+    check_sums(file, content=part, if_damaged=_IF_DAMAGED)
+    return part
 
 
 def _places(folder: Path, layout: Metadata) -> Iterator[tuple[MetadataIndex, _StorageInfo, Path]]:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.export.checkpoint import read_checkpoint
 from maskedclip_composer.export.encoder import NEWEST, image_statistics, load_encoder
 from maskedclip_composer.export.exact import load_exactly
+from maskedclip_composer.export.model_weights import read_model_weights
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.text import TextEncoderConfig, build_text_encoder, load_tokenizer
@@ -106,7 +106,7 @@ def read_model(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     if (path / WEIGHTS).is_file():
         return _exported(path)
     if (path / "config.yaml").is_file():
-        if (path / NEWEST).is_file():
+        if (path / NEWEST).exists():  # a file, or a folder of shards
             return _checkpoint(path / NEWEST)
         if (path / "encoder.safetensors").is_file():
             return _encoder_alone(path / "encoder.safetensors")
@@ -135,8 +135,7 @@ def _checkpoint(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
         )
     mean, std = image_statistics(folder)
     architecture = architecture_of_run(folder, mean=mean, std=std)
-    state = read_checkpoint(path).get("state", {}).get("model", {})
-    return architecture, weights_of_net(state, architecture)
+    return architecture, weights_of_net(read_model_weights(path), architecture)
 
 
 def weights_of_net(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:

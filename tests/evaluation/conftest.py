@@ -48,21 +48,30 @@ def write_mds(
             writer.write(row | ({"labels": list(label)} if multilabel else {"label": label}))
 
 
-@pytest.fixture(scope="session")
-def mds(tmp_path_factory) -> Path:
-    root, rng = tmp_path_factory.mktemp("toy"), np.random.default_rng(0)
+def write_grades(root: Path) -> Path:
+    """Three splits of photographs with one label each."""
+    rng = np.random.default_rng(0)
     for split, size in SIZES.items():
         labels = [LABELS[index % 3] for index in range(size)]
         write_mds(root / split, labels, [photograph(label, rng) for label in labels], size_limit=20_000)
     return root
 
 
-@pytest.fixture(scope="session")
-def multilabel_mds(tmp_path_factory) -> Path:
+def write_several(root: Path) -> Path:
     """Labels D and G, together or alone, and N; every patient has two photographs in train."""
-    root, rng = tmp_path_factory.mktemp("several"), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for split, size in SIZES.items():
         labels = [SEVERAL[index % 4] for index in range(size)]
         patients = [str(index // 2 if split == "train" else index) for index in range(size)]
         write_mds(root / split, labels, [photograph(label, rng) for label in labels], patients, size_limit=20_000)
     return root
+
+
+@pytest.fixture(scope="session")
+def mds(tmp_path_factory) -> Path:
+    return write_grades(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def multilabel_mds(tmp_path_factory) -> Path:
+    return write_several(tmp_path_factory.mktemp("several"))

@@ -13,6 +13,7 @@ from maskedclip_composer.evaluation.cells import (
     Outcome,
     Suite,
     TaskFacts,
+    model_folder,
     picture_folder,
     save_outcome,
     save_results,
@@ -97,6 +98,10 @@ def test_one_run_for_the_suite_and_a_nested_one_for_each_cell(config, suite):
     folder = config.folder / picture_folder(CELLS[2])
     folder.mkdir(parents=True)
     (folder / "roc.png").write_bytes(b"picture")
+    for cell in CELLS[2:4]:  # only the pictured one of them
+        model = config.folder / model_folder(cell) / "classifier.safetensors"
+        model.parent.mkdir(parents=True)
+        model.write_bytes(b"weights")
     tracker = SuiteTracker(config, suite, CELLS)
     for cell in CELLS:
         tracker.log(cell, outcome(cell.seed))
@@ -116,7 +121,10 @@ def test_one_run_for_the_suite_and_a_nested_one_for_each_cell(config, suite):
     assert child.data.metrics["test/quadratic_kappa"] == pytest.approx(scores["quadratic_kappa"])
     client = MlflowClient(config.tracking.tracking_uri)
     assert len(client.get_metric_history(child.info.run_id, "val/roc")) == 2
-    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["roc.png"]
+    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["classifier", "roc.png"]
+    (file,) = client.list_artifacts(child.info.run_id, "classifier")
+    assert file.path == "classifier/classifier.safetensors"
+    assert not client.list_artifacts(found[CELLS[3].name].info.run_id)
     assert {"config.yaml", "results.csv"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert parent.data.params["checkpoints.a"] == "x"
 

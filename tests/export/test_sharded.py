@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.checkpoint import RefusedError
-from maskedclip_composer.export.sharded import read_sharded
+from maskedclip_composer.export.model_weights import read_model_weights
+from maskedclip_composer.export.sharded import read_sharded, read_sharded_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),
@@ -64,6 +67,40 @@ def test_it_returns_what_was_saved(checkpoint: Path):
     assert torch.equal(found["state.model.half[0]"], STATE["state"]["model"]["half"])
     assert np.array_equal(found["rng.0.numpy"][1], STATE["rng"][0]["numpy"][1])
     assert not any("model" in name for name in read_sharded(checkpoint, if_refused=""))
+
+
+def as_two_shards(checkpoint: Path, size: tuple[int, ...] = (4, 3)) -> None:
+    """Make the parts `top` and `bottom` two shards of one weight, as FSDP stores it."""
+
+    def edit(layout) -> None:
+        top = layout.state_dict_metadata["state.model.top"]
+        layout.state_dict_metadata = {
+            "state.model.weight": replace(top, size=torch.Size(size)),
+            "state.batch": layout.state_dict_metadata["state.batch"],
+        }
+        places = {index.fqn: place for index, place in layout.storage_data.items()}
+        offsets = {"top": (0, 0), "bottom": (2, 0)}
+        layout.storage_data = {
+            MetadataIndex("state.model.weight", torch.Size(offset)): places[f"state.model.{name}"]
+            for name, offset in offsets.items()
+        } | {MetadataIndex("state.batch"): places["state.batch"]}
+
+    edit_layout(checkpoint, edit)
+
+
+def test_a_model_is_joined_from_its_shards(checkpoint: Path, tmp_path: Path):
+    found = read_sharded_model(checkpoint, if_refused="")
+    assert found.keys() == STATE["state"]["model"].keys()
+    assert all(torch.equal(found[name], value) for name, value in STATE["state"]["model"].items())
+    halves = {"top": torch.arange(6.0).reshape(2, 3), "bottom": torch.arange(6.0, 12.0).reshape(2, 3)}
+    folder = save(tmp_path / "ep0-ba8", {"state": {"model": halves, "batch": 8}})
+    as_two_shards(folder)
+    link = tmp_path / "latest-rank0.pt"
+    link.symlink_to(folder.name)
+    assert torch.equal(read_model_weights(link)["weight"], torch.arange(12.0).reshape(4, 3))
+    as_two_shards(save(tmp_path / "ep0-ba9", {"state": {"model": halves, "batch": 8}}), size=(5, 3))
+    with pytest.raises(UserError, match="does not hold every shard of weight"):
+        read_sharded_model(tmp_path / "ep0-ba9", if_refused="")
 
 
 def test_a_layout_that_would_run_code_is_refused(checkpoint: Path, tmp_path: Path):

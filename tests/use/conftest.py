@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from maskedclip_composer.__main__ import main
 from tests.data_prep.drawing import retina
 from tests.data_prep.drawing import run as data_prep
 
@@ -46,4 +47,18 @@ def prepared(photographs, table, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "set"
     options = ["--csv", table, "--images", photographs, "--out", out, "--kind", "labelled", "--workers", "1"]
     assert data_prep("manifest", *options) == 0
+    return out
+
+
+def embed(photos, out, model, *options) -> int:
+    arguments = ["embed", photos, "--out", out, "--model", model, "--batch-size", "2", "--workers", "0"]
+    arguments += ["--device", "cpu", *options]
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def index(photographs, run_folder, tmp_path_factory) -> Path:
+    """What `embed` writes of the folder."""
+    out = tmp_path_factory.mktemp("embedded") / "index.parquet"
+    assert embed(photographs, out, run_folder) == 0
     return out

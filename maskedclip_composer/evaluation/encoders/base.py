@@ -47,6 +47,11 @@ class Encoder(Protocol):
     description: str
     module: nn.Module
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What `architecture.py` builds it again from, without weights: plain values, its `kind` among them."""
+        ...
+
     def features(self, images: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images dim"]:
         """Return the frozen encoder's feature of each normalised image: for a ViT the mean patch token."""
         ...

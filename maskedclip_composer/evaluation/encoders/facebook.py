@@ -69,9 +69,7 @@ def load_dinov2(file: str, image_size: int | None = None) -> ViTEncoder:
 
 def _assemble(weights: dict[str, Tensor], path: Path, image_size: int | None, *, fc_norm: bool) -> ViTEncoder:
     size, arguments = _architecture(weights, path)
-    vit = VisionTransformer(num_classes=0, fc_norm=fc_norm, final_norm=True, **arguments)
-    if fc_norm:
-        vit.reset_classifier(0, global_pool="avg")
+    vit = build_vit(arguments, fc_norm=fc_norm)
     if "register_tokens" in weights or any(".mlp.w12." in key for key in weights):
         # timm's filter knows DINOv2 by its mask token.
         weights = checkpoint_filter_fn(weights | {"mask_token": weights["cls_token"]}, vit)
@@ -84,8 +82,32 @@ def _assemble(weights: dict[str, Tensor], path: Path, image_size: int | None, *,
         vit.set_input_size(img_size=(image_size, image_size))
         description += f", positions resampled from {size} to {image_size} pixels"
     return ViTEncoder(
-        module=vit, image_size=image_size or size, mean=IMAGE_MEAN, std=IMAGE_STD, description=description
+        module=vit,
+        image_size=image_size or size,
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        description=description,
+        architecture={
+            "kind": "facebook",
+            "arguments": arguments | {"img_size": image_size or size},
+            "fc_norm": fc_norm,
+        },
     )
+
+
+def build_vit(arguments: Mapping[str, Any], *, fc_norm: bool) -> VisionTransformer:
+    """Build a ViT with fresh weights.
+
+    Args:
+        arguments: timm's; `gated` stands for DINOv2's gated linear unit.
+        fc_norm: Whether its norm comes after the mean.
+    """
+    layers = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if arguments.get("gated") else {}
+    plain = {key: value for key, value in arguments.items() if key != "gated"}
+    vit = VisionTransformer(num_classes=0, fc_norm=fc_norm, final_norm=True, **plain, **layers)
+    if fc_norm:
+        vit.reset_classifier(0, global_pool="avg")
+    return vit
 
 
 def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[int, dict[str, Any]]:
@@ -123,7 +145,7 @@ def _architecture(weights: Mapping[str, Tensor], path: Path) -> tuple[int, dict[
         "init_values": 1.0 if "blocks.0.ls1.gamma" in weights else None,
     }
     if gated is not None:
-        arguments |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+        arguments["gated"] = True
     if "register_tokens" in weights:
         arguments |= {"reg_tokens": weights["register_tokens"].shape[1], "no_embed_class": True}
     return side * patch, arguments

@@ -1,6 +1,7 @@
 """A vision model of transformers in evaluation: its mean patch token, and a head for fine-tuning."""
 
 import copy
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,14 @@ class HuggingFaceEncoder:
     std: tuple[float, ...]
     description: str
     dim: int = field(init=False)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        config: Any = self.module.config
+        known = {"config": json.loads(config.to_json_string(use_diff=False)), "options": self.options}
+        known |= {"num_prefix_tokens": self.num_prefix_tokens, "image_size": self.image_size}
+        return {"kind": "hugging_face", **known}
 
     def __post_init__(self):
         self.module.eval()

@@ -43,12 +43,20 @@ def load(source: str, *, image_size: int | None = None) -> Encoder:
 
 def _load_own(source: str, image_size: int | None) -> ViTEncoder:
     loaded = load_encoder(source, image_size=image_size)
+    patch_size = int(loaded.vit.patch_embed.patch_size[0])
     return ViTEncoder(
         module=loaded.vit,
         image_size=loaded.image_size,
         mean=loaded.mean,
         std=loaded.std,
         description=loaded.description,
+        architecture={
+            "kind": "own",
+            "name": loaded.name,
+            "image_size": loaded.image_size,
+            "patch_size": patch_size,
+            "depth": len(loaded.vit.blocks),
+        },
     )
 
 

@@ -47,7 +47,13 @@ def load_timm(text: str, image_size: int | None = None) -> Encoder:
         description += ", mean patch token in place of its attention pooling"
     common = {"image_size": size, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])}
     if type(network) is VisionTransformer:  # its subclasses pool and classify in ways of their own
-        return ViTEncoder(module=remove_head(network), description=description, **common)
+        architecture = {"kind": "timm", "name": name, "arguments": arguments, "stochastic_depth": stochastic_depth}
+        return ViTEncoder(
+            module=remove_head(network),
+            description=description,
+            architecture=architecture | {"image_size": size},
+            **common,
+        )
     return TimmEncoder(
         module=remove_head(network),
         name=name,

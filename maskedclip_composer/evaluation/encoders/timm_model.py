@@ -29,6 +29,12 @@ class TimmEncoder:
     description: str
     dim: int = field(init=False)
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        known = {"name": self.name, "arguments": self.arguments, "stochastic_depth": self.stochastic_depth}
+        return {"kind": "timm", **known, "image_size": self.image_size}
+
     def __post_init__(self):
         self.dim = int(self.module.head_hidden_size)  # pyright: ignore[reportArgumentType]
         self.module.eval()

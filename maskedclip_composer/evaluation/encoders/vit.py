@@ -21,6 +21,7 @@ class ViTEncoder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     description: str
+    architecture: dict[str, Any] = field(default_factory=dict)
     dim: int = field(init=False)
 
     def __post_init__(self):

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import nn
 
 from maskedclip_composer.evaluation.data import LabelledData
 from maskedclip_composer.evaluation.decoded import DecodedSplit
 from maskedclip_composer.evaluation.encoders.base import Encoder
 from maskedclip_composer.evaluation.features import Features
 from maskedclip_composer.evaluation.metrics import classification_metrics
+from maskedclip_composer.evaluation.protocols.head import LinearHead
 from maskedclip_composer.evaluation.tasks import TaskConfig
 
 
@@ -54,9 +56,15 @@ class Fit:
         steps: Optimiser steps or solver iterations.
         val_roc: Macro ROC on validation, per epoch or candidate.
         details: What was chosen, and what else is worth knowing.
+        network: The classifier with its best weights, where the encoder was trained too.
+        precision: Composer's, that `network` scored the test images with.
+        head: The classifier on the frozen encoder's features, where there is such a one.
     """
 
     probabilities: Float[np.ndarray, "images classes"]
     steps: int = 0
     val_roc: list[float] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    network: nn.Module | None = None
+    precision: str = "fp32"
+    head: LinearHead | None = None

@@ -80,6 +80,7 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
     model = ImageClassifier(network, problem.encoder, config, collector)
     best = BestWeights(model)
     device = "gpu" if torch.cuda.is_available() else "cpu"
+    precision = config.precision or ("amp_bf16" if device == "gpu" else "fp32")
     trainer = Trainer(
         model=model,
         optimizers=build_optimizer(network, config),
@@ -89,7 +90,7 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
         max_duration=f"{config.epochs}ep",
         callbacks=best,
         device=device,
-        precision=config.precision or ("amp_bf16" if device == "gpu" else "fp32"),
+        precision=precision,
         seed=seed,
         dist_timeout=DIST_TIMEOUT,
         progress_bar=sys.stderr.isatty(),
@@ -112,6 +113,8 @@ def finetune(config: FinetuneConfig, problem: Problem, rows: Int[np.ndarray, " c
             steps=int(trainer.state.timestamp.batch),
             val_roc=best.val_roc,
             details={"best_epoch": best.best_epoch},
+            network=network,
+            precision=precision,
         )
 
 

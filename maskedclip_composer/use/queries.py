@@ -1,0 +1,106 @@
+"""What is searched for in a table of embeddings: texts and photographs, as features of its own model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.encoders.load import LOADERS
+from maskedclip_composer.use.class_texts import check_classes
+from maskedclip_composer.use.embedder import FEATURES, IMAGE_FEATURES, Embedder, Space, embedder_of, open_embedder
+from maskedclip_composer.use.embedding_table import read_about
+from maskedclip_composer.use.image_files import one_file
+from maskedclip_composer.use.load import load
+from maskedclip_composer.use.transform import PhotographTransform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query.
+
+    Attributes:
+        words: The text, or the file's name.
+        feature: In the space that is searched.
+        file: Of a photograph; None for a text.
+        sha256: Of its content.
+    """
+
+    words: str
+    feature: Float[np.ndarray, " dim"]
+    file: Path | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """All queries, the column of the table that they are compared with, and the transform of the model."""
+
+    queries: list[Query]
+    column: str
+    transform: PhotographTransform
+
+
+def embed_queries(
+    index: Path, source: str, *, texts: Sequence[str], images: Sequence[str], space: Space | None, device: str
+) -> Queries:
+    """Embed texts and photographs with the model of a table.
+
+    Args:
+        index: The table.
+        source: Of the model.
+        texts: Queries in words.
+        images: Files of photographs.
+        space: masked or clip; None is clip where there are texts, else masked.
+        device: Where the model goes.
+
+    Raises:
+        UserError: The table is of another model, the model has no texts, a photograph cannot be read, or two texts are
+            the same to the text encoder.
+    """
+    about = read_about(index)
+    space = space or ("clip" if texts else "masked")
+    if texts and space == "masked":
+        raise UserError("--space masked: texts are in the CLIP space alone.\nLeave --space out, or --text.")
+    if repeated := [text for text in texts if list(texts).count(text) > 1]:
+        raise UserError(f"--text {repeated[0]!r} is given twice.\nTake one out.")
+    if ":" in source and source.partition(":")[0] in LOADERS:
+        if texts:
+            raise UserError(f"--text: {source} reads no texts.\nGive --image, or a model that was trained with texts.")
+        embedder, found = open_embedder(source, space=space, device=device), []
+        _check_model(index, about, embedder, source, space)
+    else:
+        model, transform, tokenizer = load(source, device=device)
+        if space == "clip" and tokenizer is None:
+            raise UserError(
+                f"{source} was trained without texts, so it has no CLIP space.\nGive --image, and leave --space out."
+            )
+        embedder, found = embedder_of(model, transform, space), []
+        _check_model(index, about, embedder, source, space)
+        if tokenizer is not None and texts:
+            tokens = tokenizer(texts)
+            check_classes(tokenizer, {text: [text] for text in texts})
+            features = model.encode_text(**tokens).cpu().numpy()
+            found = [Query(words=text, feature=feature) for text, feature in zip(texts, features, strict=True)]
+    column = IMAGE_FEATURES if space == "clip" else FEATURES
+    found += [_of_file(Path(image), embedder, column) for image in images]
+    return Queries(queries=found, column=column, transform=embedder.transform)
+
+
+def _check_model(index: Path, about: dict, embedder: Embedder, source: str, space: Space) -> None:
+    key = "model_sha256" if space == "clip" else "encoder_sha256"
+    if about[key] != embedder.about[key]:
+        raise UserError(
+            f"{index} was made with {about['model']}, whose weights are not those of {source}.\n"
+            "Features of two models cannot be compared: give that model, or embed the photographs again."
+        )
+
+
+def _of_file(path: Path, embedder: Embedder, column: str) -> Query:
+    photograph, image = one_file(path).read(0, embedder.transform)
+    if image is None:
+        raise UserError(f"--image {path}: {photograph.reason}.\nGive the file of a photograph.")
+    (feature,) = embedder.embed(image[None])[column]
+    return Query(words=photograph.name, feature=feature, file=path, sha256=photograph.sha256)

@@ -1,0 +1,96 @@
+"""Pictures of features that `embed` has written: both spaces, without a photograph being read again."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+
+from maskedclip_composer.errors import UserError
+from maskedclip_composer.use.embedder import FEATURES, IMAGE_FEATURES, describe
+from maskedclip_composer.use.embedding_table import EMBEDDED, KEY, OWN, read_about
+from maskedclip_composer.use.load import load
+from maskedclip_composer.use.options import device_of
+from maskedclip_composer.visualize.columns import check_column, column, first_texts, patients
+from maskedclip_composer.visualize.files import Result
+from maskedclip_composer.visualize.options import Options
+from maskedclip_composer.visualize.spaces import Points, draw_spaces
+from maskedclip_composer.visualize.texts import text_features
+
+_ONLY = "a table of features has no photographs in it"
+
+
+def is_features(photos: str) -> bool:
+    """Return whether `photos` is a table that `embed` wrote."""
+    path = Path(photos)
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return False
+    try:
+        return KEY in (pyarrow.parquet.read_schema(path).metadata or {})
+    except (OSError, pyarrow.ArrowException):  # a damaged table of photographs, whose reader will say so
+        return False
+
+
+def draw_table(options: Options) -> Result:
+    """Draw the spaces of a table of features.
+
+    Raises:
+        UserError: It was made without the masked space or of another model, photographs are needed, or a column is
+            missing.
+    """
+    others = [kind for kind in options.kinds if kind != "spaces"]
+    if others:
+        raise UserError(f"--kinds {others[0]}: {_ONLY}.\nGive the photographs, or --kinds spaces.")
+    path = Path(options.photos)
+    about = read_about(path)
+    table = pyarrow.parquet.read_table(path)
+    if FEATURES not in table.column_names:
+        raise UserError(f"{path} has no column {FEATURES}.\nEmbed the photographs again, without --space clip.")
+    carried = [name for name in table.column_names if name not in OWN]
+    for flag, name in (("--labels", options.labels), ("--sets", options.sets)):
+        check_column(flag, name, carried, options.photos)
+    embedded = np.flatnonzero(np.array(table["status"].to_pylist()) == EMBEDDED)
+    order = np.random.default_rng(options.seed).permutation(len(embedded))[: options.points]
+    chosen = table.take(embedded[np.sort(order)])
+    rows = chosen.select(carried).to_pylist() if carried else [{}] * len(chosen)
+    texts, texts_are = _texts(options, about, rows) if IMAGE_FEATURES in table.column_names else (None, "")
+    points = Points(
+        masked=_matrix(chosen, FEATURES),
+        clip=_matrix(chosen, IMAGE_FEATURES) if IMAGE_FEATURES in table.column_names else None,
+        labels=column(rows, options.labels),
+        sets=column(rows, options.sets),
+        patients=patients(rows),
+        texts=texts,
+        texts_are=texts_are,
+    )
+    source = str(about.get("model", ""))
+    name = Path(source).name or path.stem
+    return Result(
+        title=f"Pictures of {name}",
+        facts={"Model": source, "Features": f"{path}: {len(embedded)}, of which {len(chosen)} are drawn"},
+        drawn=[draw_spaces(points, title=f"{name}: feature spaces", seed=options.seed)],
+        left_out={},
+    )
+
+
+def _matrix(table: pyarrow.Table, name: str) -> np.ndarray:
+    return np.stack(table[name].to_numpy(zero_copy_only=False)).astype(np.float32)
+
+
+def _texts(options: Options, about: dict, rows: list[dict[str, str]]) -> tuple[np.ndarray | None, str]:
+    """Return features of the photographs' own texts or of --text, and which they are; none without a model."""
+    if options.model is None:
+        if options.texts:
+            raise UserError("--text: texts have to be encoded by the model.\nGive it as --model.")
+        return None, ""
+    model, transform, tokenizer = load(options.model, device=device_of(options.device))
+    if describe(model, transform)["model_sha256"] != about["model_sha256"]:
+        raise UserError(
+            f"--model {options.model} is not the model that {options.photos} was made with ({about.get('model')}).\n"
+            "Give that one, or embed the photographs again."
+        )
+    assert tokenizer is not None  # the sums are equal, and the table has a CLIP space
+    own = first_texts(rows)
+    if not own and not options.texts:
+        return None, ""
+    found = text_features(model, tokenizer, own or options.texts).numpy()
+    return found, "texts of the photographs" if own else "given texts"
