@@ -24,6 +24,7 @@ SETUP = {"git clone URL maskedclip_composer", "cd maskedclip_composer", "source 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_page_can_be_followed_word_for_word(source, tmp_path, monkeypatch, capfd):
     lay_out(source, tmp_path, labelled=40, bare=16)
