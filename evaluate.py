@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
         config = load_config(EvaluateConfig, path, overrides)
         tasks, protocols = load_tasks(config, path), load_protocols(config, path)
 
+        from maskedclip_composer.cards.write import rewrite_cards
+        from maskedclip_composer.dashboard.after_suite import refresh_runs
         from maskedclip_composer.evaluation.suite import evaluate  # imports Composer: only once the config is sound
         from maskedclip_composer.report.terminal import terminal_table
         from maskedclip_composer.report.write import write_report
@@ -40,7 +42,9 @@ def main(arguments: list[str]) -> int:
         folder = evaluate(config, tasks, protocols)
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
-            print(f"\n{terminal_table(folder)}\n\n{page}", flush=True)
+            rewrite_cards(folder, to_mlflow=config.tracking.mlflow, tracking_uri=config.tracking.tracking_uri)
+            pages = refresh_runs(folder, config.tracking.tracking_uri)
+            print("\n".join([*map(str, pages), "", terminal_table(folder), "", str(page)]), flush=True)
     except (Exception, SystemExit) as error:
         return stop(error, "evaluate.py")
     return 0

@@ -15,6 +15,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retrieve": ("use.retrieve", "the photographs that fit a text, or look like another"),
     "predict": ("use.predict", "classes and probabilities of photographs, by a classifier of evaluate.py"),
     "visualize": ("visualize.command", "pictures of what a model has learnt"),
+    "card": ("cards.command", "write the model card and the data card of a run"),
+    "dashboard": ("dashboard.command", "the page of a training run: five questions, curves, pictures, faults"),
+    "export": ("export.command", "export a model for timm, transformers, onnxruntime, or as one file"),
+    "verify": ("export.verify_command", "check an exported folder: its files and what it computes"),
+    "push": ("export.push", "verify an exported folder and upload it to the Hugging Face hub"),
 }
 
 

@@ -23,11 +23,13 @@ from maskedclip_composer.algorithms.progress import Progress
 from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.callbacks.fault_file import FaultFile
+from maskedclip_composer.callbacks.run_cards import RunCards
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
 from maskedclip_composer.config import TrainConfig, to_plain
 from maskedclip_composer.costs.step_cost import step_flops
+from maskedclip_composer.dashboard.callback import Dashboard
 from maskedclip_composer.data.documents import collect_documents
 from maskedclip_composer.data.loader import build_loader, data_manifest
 from maskedclip_composer.data.origin import find_origin
@@ -110,6 +112,8 @@ def build_trainer(config: TrainConfig) -> Trainer:
         callbacks=[
             *callbacks,
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
+            RunCards(config.run_folder, tracker),
+            Dashboard(config.run_folder, config.tracking.dashboard_interval, tracker),
             # Last: it saves what the others have done in the step.
             WholeCheckpoints(checkpoints, interval=config.checkpoint.interval, keep=config.checkpoint.keep),
         ],

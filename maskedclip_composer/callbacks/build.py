@@ -78,6 +78,7 @@ def tracking_callbacks(
             documents=documents,
             origin=origin,
             tracker=tracker,
+            register=config.register,
         ),
         watcher,
         Diagnostics(config.diagnostics_interval, watcher),

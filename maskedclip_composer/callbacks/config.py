@@ -50,22 +50,48 @@ class TrackingConfig(MlflowConfig):
         num_pictures: Images per picture.
         diagnostics_interval: Steps between two records of `diagnostics/*`, and between two of a step's times
             (docs/costs.md).
+        dashboard_interval: Write `dashboard.html` every so many epochs or steps, and at the end; null or "" writes it
+            at the end alone.
+        register: Model of MLflow's registry that the finished run becomes a version of; null registers nothing.
     """
 
     picture_interval: str | None = "1ep"
     num_pictures: int = 4
     diagnostics_interval: int = 10
+    dashboard_interval: str | None = "1ep"
+    register: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.picture_interval and not re.fullmatch(r"[1-9]\d*(ep|ba)", self.picture_interval):
-            raise UserError(
-                f"tracking.picture_interval={self.picture_interval} is no interval.\n"
-                "Use epochs or steps such as 1ep or 500ba, or null for no pictures."
-            )
+        for key, none in (
+            ("picture_interval", "for no pictures"),
+            ("dashboard_interval", "to write it at the end alone"),
+        ):
+            interval = getattr(self, key)
+            if interval and not re.fullmatch(r"[1-9]\d*(ep|ba)", interval):
+                raise UserError(
+                    f"tracking.{key}={interval} is no interval.\n"
+                    f"Use epochs or steps such as 1ep or 500ba, or null {none}."
+                )
+        self._check_register()
         for key in ("num_pictures", "diagnostics_interval"):
             if getattr(self, key) < 1:
                 raise UserError(f"tracking.{key}={getattr(self, key)} is not positive.\nUse 1 or more.")
+
+    def _check_register(self) -> None:
+        if self.register is None:
+            return
+        # MLflow 2.22 refuses an empty name, and others that its addresses cannot hold.
+        if not re.fullmatch(r"[^/:%]*[^/:%\s][^/:%]*", self.register):
+            raise UserError(
+                f"tracking.register={self.register!r} is no name of a model.\n"
+                "Use one without slash, colon and per cent sign, or null to register nothing."
+            )
+        if not self.mlflow:
+            raise UserError(
+                f"tracking.register={self.register}, but tracking.mlflow=false, so there is no registry.\n"
+                "Set tracking.mlflow=true, or tracking.register=null."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

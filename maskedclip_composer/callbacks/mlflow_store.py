@@ -41,6 +41,17 @@ def default_tracking_uri(output: Path) -> str:
     return f"sqlite:///{output.resolve() / 'mlflow.db'}"
 
 
+def with_credentials(redacted: str, *given: str | None) -> str:
+    """Return an address with its credentials, which nothing keeps: the one of `given` or of the environment.
+
+    Args:
+        redacted: The address as it was written down.
+        given: Addresses that may be the same with credentials.
+    """
+    known = (*given, os.environ.get("MLFLOW_TRACKING_URI"))
+    return next((uri for uri in known if uri and redact_text(uri) == redacted), redacted)
+
+
 def open_client(tracking_uri: str) -> MlflowClient:
     """Return a client of a server or a database; a database is created or migrated when need be.
 

@@ -85,13 +85,19 @@ class Pictures(Callback):
 def is_due(state: State, interval: Time) -> bool:
     """Return whether the step that has just ended is the last of an interval or of the run."""
     now = state.timestamp
-    ends_epoch = state.dataloader_len is not None and now.batch_in_epoch.value == state.dataloader_len.value
+    if interval.unit == TimeUnit.EPOCH:
+        return is_last(state) or (_ends_epoch(state) and (now.epoch.value + 1) % interval.value == 0)
+    return is_last(state) or now.batch.value % interval.value == 0
+
+
+def is_last(state: State) -> bool:
+    """Return whether the step that has just ended is the last of the run."""
     end = state.max_duration
     assert end is not None
     if end.unit == TimeUnit.EPOCH:
-        is_last = ends_epoch and now.epoch.value + 1 >= end.value
-    else:
-        is_last = now.get(end.unit) >= end
-    if interval.unit == TimeUnit.EPOCH:
-        return is_last or (ends_epoch and (now.epoch.value + 1) % interval.value == 0)
-    return is_last or now.batch.value % interval.value == 0
+        return _ends_epoch(state) and state.timestamp.epoch.value + 1 >= end.value
+    return state.timestamp.get(end.unit) >= end
+
+
+def _ends_epoch(state: State) -> bool:
+    return state.dataloader_len is not None and state.timestamp.batch_in_epoch.value == state.dataloader_len.value

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from maskedclip_composer.callbacks.atomic import write_whole
 from maskedclip_composer.callbacks.flatten import flatten
 from maskedclip_composer.callbacks.redaction import redact
+from maskedclip_composer.callbacks.registry import UPLOAD_SECONDS, register_version
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.export.origin import ORIGIN_FILE, Origin
 
@@ -50,6 +52,7 @@ class RunRecord(Callback):
         documents: Writes what the data say of themselves to a folder and returns the files; see `data/documents.py`.
         tracker: Takes files and tags; None when MLflow is off.
         origin: Which weights the image encoder started from, if any.
+        register: Model of MLflow's registry that the finished run becomes a version of; None for none.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class RunRecord(Callback):
         documents: Callable[[Path], list[Path]],
         tracker: FaultTolerantMLFlowLogger | None,
         origin: Origin | None = None,
+        register: str | None = None,
     ):
         self.run_folder = run_folder
         self.config = redact(resolved_config)
@@ -68,6 +72,7 @@ class RunRecord(Callback):
         self.documents = documents
         self.tracker = tracker
         self.origin = {} if origin is None else origin.plain()
+        self.register = register
         self._is_written = dist.get_global_rank() != 0
         self._checkpoint: str | None = None
 
@@ -79,8 +84,17 @@ class RunRecord(Callback):
         self._note_checkpoint(state)
 
     def fit_end(self, state: State, logger: Logger) -> None:
-        """Note the last checkpoint."""
+        """Note the last checkpoint, and have the encoder registered when everything else is delivered."""
         self._note_checkpoint(state)
+        if self.tracker is not None and self.register is not None and dist.get_global_rank() == 0:
+            record = partial(
+                register_version,
+                name=self.register,
+                encoder=self.run_folder / "encoder.safetensors",
+                card=self.run_folder / "model_card.md",
+                tags=self._tags() | {"run_name": state.run_name, "step": str(state.timestamp.batch.value)},
+            )
+            self.tracker.add_at_end(record, patience=UPLOAD_SECONDS)
 
     def _write(self, logger: Logger) -> None:
         provenance = git_state(Path(__file__).parent) | {"versions": package_versions(), "device": device_name()}
@@ -103,7 +117,20 @@ class RunRecord(Callback):
             # MLflow's own tags: its pages show the commit beside the source.
             source = {"mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
             commit = {"mlflow.source.git.commit": str(provenance["git_commit"])} if provenance["git_commit"] else {}
-            self.tracker.set_tags(source | commit)
+            self.tracker.set_tags(self._tags() | source | commit)
+
+    def _tags(self) -> dict[str, str]:
+        """Return what tells runs apart in MLflow's table; a tag of the user's own under one of these names stays."""
+        objectives = [name for name, value in (self.config.get("objectives") or {}).items() if value is not None]
+        bridge = (self.config.get("bridge") or {}).get("depth")
+        streams = {name: part for name, part in self.manifest.items() if isinstance(part, dict) and "samples" in part}
+        tags = {
+            "objectives": " + ".join(objectives) + (f", bridge {bridge}" if bridge else ""),
+            "parallelism": f"{self.config.get('parallelism') or 'ddp'} x {dist.get_world_size()}",
+            "data": ", ".join(f"{name} {part['samples']} ({part.get('path')})" for name, part in streams.items()),
+        }
+        own = (self.config.get("tracking") or {}).get("tags") or {}
+        return {name: value for name, value in tags.items() if value and name not in own}
 
     def _note_checkpoint(self, state: State) -> None:
         """Name the newest checkpoint in the tag `checkpoint/latest`; the saver runs after all other callbacks."""

@@ -90,6 +90,8 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
         self._metrics: deque[Metric] = deque(maxlen=MAX_PENDING_METRICS)
         self._records: deque[Record] = deque()
         self._at_end: set[Path] = set()
+        self._last: list[Record] = []
+        self._patience = CLOSE_SECONDS
         self._sending: list[Metric] = []
         self._known_params: set[str] = set()
         self._known_steps: dict[str, int] = {}  # per metric, the last step that an earlier process has sent
@@ -103,6 +105,24 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
             for name, value in REQUEST_LIMITS.items():
                 os.environ.setdefault(name, value)
 
+    def add(self, record: Record) -> None:
+        """Queue whatever is to be done with the client and the run's id; it may be called twice, and only rank 0 does.
+
+        A record is dropped with a warning when it raises though the server lives.
+        """
+        if self._enabled:
+            self._records.append(record)
+
+    def add_at_end(self, record: Record, *, patience: float = CLOSE_SECONDS) -> None:
+        """Queue what is to be done after everything else, if the training comes to its end.
+
+        Args:
+            record: As in `add`.
+            patience: Seconds that the end of the run may be delayed by while the server answers.
+        """
+        self._last.append(record)
+        self._patience = max(self._patience, patience)
+
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Queue metrics; characters that MLflow does not allow in names become underscores."""
         if self._enabled:
@@ -114,16 +134,16 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
 
     def log_hyperparameters(self, hyperparameters: dict[str, Any]) -> None:
         """Queue parameters; those that the run already has, from before a resume, keep their value."""
-        self._add(lambda client, run_id: self._send_params(client, run_id, hyperparameters))
+        self.add(lambda client, run_id: self._send_params(client, run_id, hyperparameters))
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Queue tags; a tag may change."""
         entities = [RunTag(name, value) for name, value in tags.items()]
-        self._add(lambda client, run_id: client.log_batch(run_id, tags=entities))
+        self.add(lambda client, run_id: client.log_batch(run_id, tags=entities))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Queue a local file; it must stay where it is."""
-        self._add(lambda client, run_id: log_artifact(client, run_id, path, folder))
+        self.add(lambda client, run_id: log_artifact(client, run_id, path, folder))
 
     def log_at_end(self, path: Path) -> None:
         """Queue a local file when the run ends, once however often it is named."""
@@ -146,8 +166,11 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
             return
         for path in sorted(self._at_end):
             self.log_artifact(path)
+        for record in [] if self._failed else self._last:
+            self.add(record)
         self._closing.set()
-        self._thread.join(CLOSE_SECONDS)
+        # The thread tries once more and then ends, so only a server that takes what it is sent is waited for so long.
+        self._thread.join(max(CLOSE_SECONDS, self._patience) if not self._failed else CLOSE_SECONDS)
         self._thread = None
         if left := len(self._metrics) + len(self._sending) + len(self._records):
             log.warning(
@@ -158,10 +181,6 @@ class FaultTolerantMLFlowLogger(LoggerDestination):
     @property
     def _address(self) -> str:
         return redact_text(self.tracking_uri)
-
-    def _add(self, record: Record) -> None:
-        if self._enabled:
-            self._records.append(record)
 
     def _work(self) -> None:
         is_last = False

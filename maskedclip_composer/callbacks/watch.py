@@ -3,8 +3,7 @@
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 from composer.core import Callback, State
 from composer.loggers import Logger
@@ -12,31 +11,11 @@ from composer.utils import dist
 
 from maskedclip_composer.algorithms.ema_teacher import unwrap
 from maskedclip_composer.callbacks.config import WatchConfig
+from maskedclip_composer.callbacks.judged import Kind, Watched, judged_numbers
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.objectives.two_tower import TwoTower
 
 log = logging.getLogger(__name__)
-
-MOMENTUM = 0.8  # of the mean over records: one batch says little
-RECOVERY = 1.5  # times its threshold a number is well again: one that hovers about it is warned of once
-# So far above a collapsed model's the best has to be for a fall to mean something: pairs find each other by chance too.
-LEAST = {"variance": 0.0, "effective_rank": 0.5, "retrieval": 0.2}
-
-Kind = Literal["logit_scale", "variance", "effective_rank", "retrieval"]
-
-
-@dataclass
-class Watched:
-    """A number over the run: its mean over the newest records, the best of that mean, and whether it is bad now."""
-
-    mean: float
-    best: float
-    is_bad: bool = False
-
-    def add(self, value: float) -> None:
-        """Take a record in."""
-        self.mean += (1 - MOMENTUM) * (value - self.mean)
-        self.best = max(self.best, self.mean)
 
 
 class Watch(Callback):
@@ -87,18 +66,7 @@ class Watch(Callback):
             step: The step's number, from 1.
             logger: Takes `health/warnings`.
         """
-        for name, value in numbers.items():
-            objective, _, number = name.partition("/")
-            kind = _kind(number)
-            share = None if kind is None else getattr(self.config, kind)
-            if kind is None or share is None or not math.isfinite(value):
-                continue
-            if kind == "logit_scale":
-                value /= self._limits.get(objective, math.inf)
-            elif kind == "retrieval":
-                value -= numbers.get(f"{objective}/retrieval_chance", 0.0)
-            elif kind == "effective_rank":
-                value -= 1
+        for name, kind, share, value in judged_numbers(numbers, self.config, self._limits):
             watched = self._watched.setdefault(name, Watched(value, value))
             watched.add(value)
             if step > self.config.grace:
@@ -111,23 +79,11 @@ class Watch(Callback):
         self._bad = bad
 
     def _turn(self, name: str, kind: Kind, share: float, watched: Watched, step: int) -> None:
-        if kind == "logit_scale":
-            is_bad = watched.mean >= share
-        elif watched.is_bad:
-            is_bad = watched.mean < min(1.0, RECOVERY * share) * watched.best
-        else:
-            is_bad = watched.best > LEAST[kind] and watched.mean < share * watched.best
+        is_bad = watched.is_bad_now(kind, share)
         if is_bad != watched.is_bad:
             watched.is_bad = is_bad
             if dist.get_global_rank() == 0:
                 log.warning(f"Step {step}: {_sentence(name, kind, share, watched)}")
-
-
-def _kind(number: str) -> Kind | None:
-    if number.endswith("retrieval_at_1"):
-        return "retrieval"
-    kinds: tuple[Kind, ...] = ("logit_scale", "variance", "effective_rank")
-    return next((kind for kind in kinds if number.endswith(kind)), None)
 
 
 def _short(name: str, watched: Watched) -> str:

@@ -49,9 +49,10 @@ def sources(tally: Tally, abouts: Sequence[Mapping[str, Any]]) -> Section:
             f"{count:,}",
             f"{len(tally.patients[name]):,}" if tally.patients[name] else "unknown",
             ", ".join(sorted(licence or "not given" for licence in tally.licences_of[name])),
-            said.get(name, {}).get("terms", ""),
-            said.get(name, {}).get("citation", ""),
-            said.get(name, {}).get("source", ""),
+            *(
+                said[name].get(what) or "not given" if name in said else "not recorded"
+                for what in ("terms", "citation", "source")
+            ),
         )
         for name, count in sorted(tally.datasets.items())
     ]

@@ -77,6 +77,11 @@ class Tally:
         for name, values in self.measures.items():
             values.append(record[name])
 
+    @property
+    def total(self) -> int:
+        """Records that are stored."""
+        return self.statuses[STORED]
+
     def summary(self) -> dict[str, Any]:
         """Return the counts of records, in all and by folder and label, as they stand in `report.json`."""
         return {

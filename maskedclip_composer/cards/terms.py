@@ -101,7 +101,7 @@ DEMANDS = (
         marks=("none stated", "unclear", "unknown"),
         asks="no known terms",
         whole="has parts whose terms nobody has stated",
-        answers=_all(UNKNOWN, "nobody has stated terms"),
+        answers=_all(UNKNOWN, "no licence is stated"),
     ),
     Demand(
         marks=("check at the source",),
@@ -148,23 +148,27 @@ class Terms:
 
     Attributes:
         parts: Of the whole, sorted.
-        whole: What is asked of it, one clause each.
+        asks: What its parts ask, one clause each.
+        whole: What that means for the whole, likewise.
         strictness: By question, of the strictest part.
         reasons: By question, why, with the parts that say so; only reasons of that strictness.
+        unknown: Parts of which something is not known.
         conflicts: Demands on passing it on that no single licence can meet.
     """
 
     parts: Sequence[Part]
+    asks: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
     strictness: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> "Terms":
         """Combine parts. A further part never loosens anything."""
         parts = sorted(set(parts))
-        asked = {demand.whole for part in parts for demand in part.demands}
+        asked = {demand.asks for part in parts for demand in part.demands}
         strictness, reasons = {}, {}
         for question in QUESTIONS:
             found = [
@@ -178,8 +182,21 @@ class Terms:
             for (strict, why), name in found:
                 if strict == strictness[question] and name not in reasons[question].setdefault(why, []):
                     reasons[question][why].append(name)
-        whole = [demand.whole for demand in _ORDER if demand.whole and demand.whole in asked]
-        return cls(parts=parts, whole=whole, strictness=strictness, reasons=reasons, conflicts=_conflicts(parts))
+        ordered = [demand for demand in _ORDER if demand.asks in asked]
+        unknown = [
+            part.name
+            for part in parts
+            if any(strict == UNKNOWN for demand in part.demands for strict, _ in demand.answers.values())
+        ]
+        return cls(
+            parts=parts,
+            asks=[demand.asks for demand in ordered],
+            whole=[demand.whole for demand in ordered if demand.whole],
+            strictness=strictness,
+            reasons=reasons,
+            unknown=list(dict.fromkeys(unknown)),
+            conflicts=_conflicts(parts),
+        )
 
     def lines(self) -> list[tuple[str, str, str]]:
         """Return licence, what it asks, and whose it is; a line for each licence and what is asked."""
@@ -194,7 +211,7 @@ class Terms:
 
 
 def _conflicts(parts: Sequence[Part]) -> list[str]:
-    """Name share-alike licences beside what they forbid to add: another of the kind, or a further restriction."""
+    """Name share-alike licences beside what they forbid to add: another one, or a further restriction."""
     alike = {part.licence or part.name for part in parts if _has(part, "pass on under the same licence")}
     stricter = [
         part.name

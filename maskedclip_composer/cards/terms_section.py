@@ -38,7 +38,8 @@ def terms_section(terms: Terms, subject: str) -> list[str]:
         "",
         *table(("may it be used for", "strictest answer of all parts", "why"), _answers(terms)),
         "",
-        *conflict_lines(terms),
+        *_unknown_lines(terms),
+        *_conflict_lines(terms),
         *table(("licence", "asks", "data sets"), terms.lines()),
     ]
 
@@ -54,7 +55,14 @@ def _answers(terms: Terms) -> list[tuple[str, str, str]]:
     ]
 
 
-def conflict_lines(terms: Terms) -> list[str]:
+def _unknown_lines(terms: Terms) -> list[str]:
+    """Name the parts that are not known, which a stricter answer of another part may hide."""
+    if not terms.unknown:
+        return []
+    return [f"**Not known**, wholly or in part, are the terms of: {plain(', '.join(terms.unknown))}.", ""]
+
+
+def _conflict_lines(terms: Terms) -> list[str]:
     """Say what no licence can meet; nothing where all can be met."""
     if not terms.conflicts:
         return []

@@ -9,7 +9,7 @@ from streaming.base.storage import CloudDownloader
 from maskedclip_composer.data.config import DataConfig
 
 # `data_prep` writes them beside the shards of a set, and once more above the groups of a build.
-NAMES = ("DATA_CARD.md", "manifest.parquet", "report.json")
+NAMES = ("DATA_CARD.md", "manifest.parquet", "report.json", "contamination.csv")
 
 
 def collect_documents(config: DataConfig, folder: Path) -> list[Path]:

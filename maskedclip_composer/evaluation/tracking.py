@@ -25,6 +25,7 @@ from maskedclip_composer.callbacks.tracking import PARAMS_PER_REQUEST, REQUEST_L
 from maskedclip_composer.config import to_plain
 from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, load_outcome, model_folder, picture_folder
 from maskedclip_composer.evaluation.config import EvaluateConfig
+from maskedclip_composer.evaluation.links import EVALUATES, describe_suite, evaluated_ids, link_runs
 from maskedclip_composer.evaluation.metrics import METRIC_NAMES
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class SuiteTracker:
             client.set_terminated(self._run, "RUNNING")
             self._logged = self._cells_of_run(client)
         else:
-            run = client.create_run(self._experiment, run_name=self._folder.name, tags=redact(tracking.tags))
+            tags = self._tags() | redact(tracking.tags)
+            run = client.create_run(self._experiment, run_name=self._folder.name, tags=tags)
             self._run = run.info.run_id
             remember_run(file, self._run, self._uri, tracking.experiment)
         known_params = client.get_run(self._run).data.params
@@ -110,6 +112,17 @@ class SuiteTracker:
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             client.log_batch(self._run, params=params[start : start + PARAMS_PER_REQUEST])
         log_artifact(client, self._run, self._folder / "config.yaml")
+        links = link_runs(client, self._suite.encoders)
+        if ids := evaluated_ids(links):
+            client.set_tag(self._run, EVALUATES, ids)
+        client.set_tag(self._run, "mlflow.note.content", describe_suite(self._suite, links))
+
+    def _tags(self) -> dict[str, str]:
+        """Return what tells suites apart in MLflow's table."""
+        commit = self._suite.provenance.get("git_commit")
+        parts = {"encoders": self._suite.encoders, "tasks": self._suite.tasks, "protocols": self._suite.protocols}
+        tags = {name: ", ".join(names)[:VALUE_LENGTH] for name, names in parts.items()}
+        return tags | ({"mlflow.source.git.commit": str(commit)} if commit else {})
 
     def _cells_of_run(self, client: MlflowClient) -> set[str]:
         """Return the cells that are whole on the server; our own that are not are removed, to be logged again."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
+from maskedclip_composer.evaluation.source import training_run as training_run
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +21,6 @@ NEAR = 32
 
 
 _MANIFEST = "manifest.parquet"
-
-
-def training_run(source: str) -> Path | None:
-    """Return the folder of the pre-training run that an encoder's source lies in; None where there is no such run."""
-    if ":" in source:
-        return None
-    path = Path(source)
-    folders = {"latest": path.parent, "encoder.safetensors": path.parent}
-    folder = path.parent.parent if path.suffix == ".pt" else folders.get(path.name, path)
-    return folder if (folder / "config.yaml").is_file() else None
 
 
 def recipe(folder: Path) -> dict[str, bool]:

@@ -46,7 +46,7 @@ _MODEL = "state.model."
 _IF_DAMAGED = "It may be cut short: use an earlier one of the same run."
 
 
-def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -> dict[str, Any]:
+def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False, under: str = "") -> dict[str, Any]:
     """Read a sharded checkpoint onto the CPU, admitting what `read_checkpoint` admits.
 
     torch 2.7 itself unpickles the layout and whatever is no tensor, which executes code that a checkpoint carries.
@@ -56,6 +56,7 @@ def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -
         folder: The checkpoint.
         if_refused: The remedy where it holds another type.
         with_tensors: Return them too. Without, only their checksums are compared.
+        under: Start of the names that are read; others are neither read nor compared.
 
     Returns:
         What it holds by dotted name, such as `state.timestamp.Timestamp.batch`; of tensors every shard, under the name
@@ -68,6 +69,8 @@ def read_sharded(folder: Path, *, if_refused: str, with_tensors: bool = False) -
     layout = _read_layout(folder, if_refused)
     content: dict[str, Any] = {}
     for index, place, file in _places(folder, layout):
+        if not index.fqn.startswith(under):
+            continue
         is_tensor = isinstance(layout.state_dict_metadata.get(index.fqn), TensorStorageMetadata)
         part = _part(file, place)
         if is_tensor and not with_tensors:

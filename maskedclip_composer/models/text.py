@@ -93,7 +93,7 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         UserError: Neither a local folder nor a reachable hub id, or a model that cannot be used as an encoder.
     """
     try:
-        settings = AutoConfig.from_pretrained(config.name)
+        settings = AutoConfig.from_pretrained(config.name, trust_remote_code=False)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
             if hasattr(settings, name):
                 setattr(settings, name, config.dropout)
@@ -102,7 +102,7 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
         has_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         without_pooler = {"add_pooling_layer": False} if has_pooler else {}
         if config.pretrained:
-            encoder = AutoModel.from_pretrained(config.name, config=settings, **without_pooler)
+            encoder = AutoModel.from_pretrained(config.name, config=settings, trust_remote_code=False, **without_pooler)
         else:
             encoder = AutoModel.from_config(settings, **without_pooler)
     except (OSError, ValueError, SafetensorError) as error:
@@ -122,7 +122,7 @@ def load_tokenizer(config: TextEncoderConfig) -> PreTrainedTokenizerBase:
         UserError: As in `build_text_encoder`.
     """
     try:
-        return AutoTokenizer.from_pretrained(config.name)
+        return AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(_cannot_load(config.name, error)) from error
 

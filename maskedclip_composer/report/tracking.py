@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlflow.entities import Metric
 
-from maskedclip_composer.callbacks.mlflow_store import log_artifact, open_client
+from maskedclip_composer.callbacks.mlflow_store import log_artifact, open_client, with_credentials
 from maskedclip_composer.callbacks.redaction import redact_text
 from maskedclip_composer.callbacks.tracking import METRICS_PER_REQUEST, REQUEST_LIMITS
 
@@ -32,8 +32,7 @@ def log_report(
     for name, value in REQUEST_LIMITS.items():
         os.environ.setdefault(name, value)
     # The suite keeps no credentials, so the address that it was made of has to be found again.
-    given = (tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"))
-    uri = next((text for text in given if text and redact_text(text) == run["tracking_uri"]), run["tracking_uri"])
+    uri = with_credentials(run["tracking_uri"], tracking_uri)
     try:
         client = open_client(uri)
         for path in files:

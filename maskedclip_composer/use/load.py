@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.encoder import NEWEST, image_statistics, load_encoder
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.export.model_weights import read_model_weights
+from maskedclip_composer.export.sharded import LAYOUT
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
 from maskedclip_composer.models.text import TextEncoderConfig, build_text_encoder, load_tokenizer
@@ -53,8 +55,9 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Loaded:
     """Load a model that this project trained.
 
     Args:
-        source: A run folder (its newest checkpoint), a checkpoint `.pt` inside one, a folder that
-            `python -m maskedclip_composer export --to hf` wrote, or an `encoder.safetensors` (the encoder alone).
+        source: A run folder (its newest checkpoint), a checkpoint inside one (a `.pt`, or a folder of shards), a folder
+            that `python -m maskedclip_composer export` wrote with `--to hf` or `safetensors`, or an
+            `encoder.safetensors` (the encoder alone).
         device: Where the model goes.
 
     Raises:
@@ -105,14 +108,15 @@ def read_model(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
         return _checkpoint(path)
     if (path / WEIGHTS).is_file():
         return _exported(path)
-    if (path / "config.yaml").is_file():
-        if (path / NEWEST).exists():  # a file, or a folder of shards
-            return _checkpoint(path / NEWEST)
-        if (path / "encoder.safetensors").is_file():
-            return _encoder_alone(path / "encoder.safetensors")
+    if (path / LAYOUT).is_file():
+        return _checkpoint(path)
+    if (path / "config.yaml").is_file() and (path / NEWEST).exists():  # a file, or a folder of shards
+        return _checkpoint(path / NEWEST)
+    if (path / "encoder.safetensors").is_file():
+        return _encoder_alone(path / "encoder.safetensors")
     raise UserError(
         f"{path} holds no model.\nGive a run folder of train.py, a checkpoint .pt in one, an encoder.safetensors, or a "
-        "folder that `python -m maskedclip_composer export --to hf` wrote."
+        "folder that `python -m maskedclip_composer export` wrote with --to hf or --to safetensors."
     )
 
 
@@ -162,6 +166,10 @@ def _encoder_alone(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
         mean=loaded.mean,
         std=loaded.std,
     )
-    if (path.parent / "config.yaml").is_file():
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    if "recipe" in metadata:  # an exported file; training writes its own into the run folder
+        architecture = replace(architecture, recipe=Recipe(**json.loads(metadata["recipe"])))
+    elif (path.parent / "config.yaml").is_file():
         architecture = replace(architecture, recipe=recipe_of_run(path.parent))
     return architecture, {f"branch.image_encoder.vit.{key}": value for key, value in loaded.vit.state_dict().items()}

@@ -13,6 +13,11 @@ from maskedclip_composer.errors import UserError
         ({"picture_interval": "often"}, "tracking.picture_interval=often"),
         ({"picture_interval": "0ep"}, "tracking.picture_interval=0ep"),
         ({"picture_interval": "5sp"}, "tracking.picture_interval=5sp"),
+        ({"dashboard_interval": "often"}, "tracking.dashboard_interval=often"),
+        ({"register": ""}, "tracking.register=''"),
+        ({"register": " "}, "tracking.register=' '"),
+        ({"register": "a/b"}, "tracking.register='a/b'"),
+        ({"register": "retina", "mlflow": False}, "tracking.register=retina, but tracking.mlflow=false"),
         ({"num_pictures": 0}, "tracking.num_pictures=0"),
         ({"diagnostics_interval": 0}, "tracking.diagnostics_interval=0"),
         ({"experiment": ""}, "tracking.experiment is empty"),
@@ -22,7 +27,7 @@ from maskedclip_composer.errors import UserError
 def test_a_wrong_setting_is_named_with_a_remedy(setting, message):
     with pytest.raises(UserError, match=message) as caught:
         TrackingConfig(**setting)
-    assert "Use" in str(caught.value) or "Name" in str(caught.value)
+    assert any(word in str(caught.value) for word in ("Use", "Name", "Set"))
 
 
 def test_a_refused_uri_is_printed_without_its_password():

@@ -104,7 +104,7 @@ def test_counts():
         ],
     )
     assert table(text, "Sources: 4 photographs of 1 data set") == [
-        ["a", "4", "1", "CC0", "", "A et al.", "https://a.example"]
+        ["a", "4", "1", "CC0", "not given", "A et al.", "https://a.example"]
     ]
     assert table(text, "Photographs and labels") == [
         ["train", "2", "left 1, right 1", "1 (glaucoma) 2"],

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from maskedclip_composer.callbacks.config import MlflowConfig
+from maskedclip_composer.callbacks.mlflow_store import open_client, remember_run
 from maskedclip_composer.evaluation import tracking as module
 from maskedclip_composer.evaluation.cells import (
     Cell,
@@ -127,6 +128,31 @@ def test_one_run_for_the_suite_and_a_nested_one_for_each_cell(config, suite):
     assert not client.list_artifacts(found[CELLS[3].name].info.run_id)
     assert {"config.yaml", "results.csv"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert parent.data.params["checkpoints.a"] == "x"
+
+
+def test_the_suite_names_the_runs_that_it_evaluates_and_links_those_of_its_store(config, suite, tmp_path):
+    client = open_client(config.tracking.tracking_uri)
+    run_id = client.create_run("0", run_name="mine").info.run_id
+    sources = {}
+    for name, known in (("a", run_id), ("b", "f" * 32)):
+        folder = tmp_path / "runs" / f"run_{name}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("run_name: x\n")
+        remember_run(folder / "mlflow_run.json", known, "sqlite:///x", "e")
+        sources[name] = str(folder)
+    encoders = {name: dataclasses.replace(suite.encoders[name], source=source) for name, source in sources.items()}
+    encoders["timm"] = dataclasses.replace(suite.encoders["a"], source="timm:vit")
+    SuiteTracker(
+        config, dataclasses.replace(suite, encoders=encoders, provenance={"git_commit": "0123abc"}), CELLS
+    ).close()
+    tags = runs(config)["s"].data.tags
+    assert tags["evaluates"] == f"{run_id},{'f' * 32}"
+    assert (tags["encoders"], tags["tasks"], tags["protocols"]) == ("a, b, timm", "t", "p")
+    assert tags["mlflow.source.git.commit"] == "0123abc"
+    note = tags["mlflow.note.content"]
+    assert f"- **a**, of the pre-training run [run\\_a](#/experiments/0/runs/{run_id}), the baseline" in note
+    assert "- **b**, of the pre-training run run\\_b\n" in note  # of another store: no address
+    assert "- **timm**\n" in note
 
 
 def test_a_suite_that_is_continued_continues_its_run_and_mends_what_was_cut(config, suite):

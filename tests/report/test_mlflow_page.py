@@ -1,14 +1,7 @@
 """The suite as MLflow's own pages show it, in a browser."""
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +15,9 @@ from maskedclip_composer.evaluation.cells import load_outcomes, load_suite, save
 from maskedclip_composer.evaluation.config import EvaluateConfig
 from maskedclip_composer.evaluation.tracking import SuiteTracker
 from maskedclip_composer.report.write import write_report
+from tests.browser import look, mlflow_server, needs_browser
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed"),
-    pytest.mark.slow,
-]
+pytestmark = [needs_browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -58,36 +48,12 @@ def tracked(whole, tmp_path_factory) -> tuple[Path, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def server(tracked) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", tracked[1]["tracking_uri"]]
-    silent = subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=tracked[0].parent, stdout=silent, stderr=silent, start_new_session=True) as own:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2)
-                break
-            except OSError:
-                assert own.poll() is None
-                time.sleep(0.5)
+    with mlflow_server(tracked[1]["tracking_uri"], tracked[0].parent) as address:
         yield address
-        os.killpg(own.pid, signal.SIGTERM)  # the server's workers too, which would live on
-
-
-def look(address: str, folder: Path, *flags: str) -> str:
-    assert BROWSER is not None
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    # A frame in a process of its own is not waited for.
-    command += ["--no-first-run", f"--user-data-dir={folder / 'profile'}", "--disable-features=IsolateSandboxedIframes"]
-    command += ["--window-size=1500,1000", "--virtual-time-budget=30000", *flags, address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
 
 
 def test_the_experiment_has_one_line_for_the_suite_which_holds_all_cells(tracked, server, tmp_path):
-    page = look(f"{server}/#/experiments/1", tmp_path, "--dump-dom")
+    page, _ = look(f"{server}/#/experiments/1", tmp_path, "--dump-dom")
     text = re.sub(r"<[^>]+>", " ", page)
     assert "downstream" in text
     assert "nightly" in text
@@ -98,7 +64,7 @@ def test_the_experiment_has_one_line_for_the_suite_which_holds_all_cells(tracked
 
 
 def test_the_suites_run_shows_averages_and_its_settings(tracked, server, tmp_path):
-    page = look(f"{server}/#/experiments/1/runs/{tracked[1]['run_id']}", tmp_path, "--dump-dom")
+    page, _ = look(f"{server}/#/experiments/1/runs/{tracked[1]['run_id']}", tmp_path, "--dump-dom")
     text = re.sub(r"<[^>]+>", " ", page)
     assert "avg_roc/finetune/100pct/MAE" in text
     assert "avg_prc/probe/10pct/mine _b____1" in text  # the encoder is called "mine <b>&|_1"
@@ -110,7 +76,7 @@ def test_the_report_opens_in_the_artifact_viewer(tracked, server, tmp_path):
     address = f"{server}/#/experiments/1/runs/{tracked[1]['run_id']}/artifacts/report/report.html"
     picture = tmp_path / "page.png"
     look(address, tmp_path, f"--screenshot={picture}")
-    page = look(address, tmp_path, "--dump-dom")
+    page, _ = look(address, tmp_path, "--dump-dom")
     assert re.search(r'<iframe[^>]*id="html"', page)
     # Where the frame is, text and the warnings' red are drawn; an empty frame is white.
     frame = np.asarray(Image.open(picture).convert("RGB"), dtype=int)[300:950, 450:1450]

@@ -131,6 +131,8 @@ def test_every_systems_encoder_has_a_row_in_the_results(synthetic: Path, output:
     assert evaluate.main(["yamls/evaluate.yaml", *encoders, *arguments, *where]) == 0
     table = (output / "suite" / "report" / "table1.md").read_text().replace("\\", "")
     assert all(f"| {system} " in table for system in SYSTEMS)
+    cards = {system: (output / "debug" / system / "model_card.md").read_text() for system in SYSTEMS}
+    assert [system for system, card in cards.items() if f"is called {system} there" not in card] == []
 
 
 class Stop(Callback):

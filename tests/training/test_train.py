@@ -55,6 +55,14 @@ def test_a_run_leaves_encoder_checkpoints_metrics_pictures_and_an_mlflow_run(ove
     assert logged.info.status == "FINISHED"
     assert len(client.get_metric_history(logged.info.run_id, "loss/train/total")) == 8
 
+    card = (run / "model_card.md").read_text()
+    assert "| optimiser steps | 8 |" in card
+    assert not [name for name in ("parameters.json", "metrics.jsonl", "provenance.json") if f"{name} is not" in card]
+    counts = json.loads((run / "parameters.json").read_text())
+    assert counts["image encoder"] == sum(map(torch.numel, load_file(run / "encoder.safetensors").values()))
+    artifacts = {item.path for item in client.list_artifacts(logged.info.run_id)}
+    assert {"model_card.md", "data_card.md"} <= artifacts
+
 
 def test_the_plain_step_trains_alike(overrides: Overrides, tmp_path: Path):
     """Without any saving, and in chunks whose activations are computed again."""

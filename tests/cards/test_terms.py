@@ -1,0 +1,99 @@
+"""Terms add up: what a part asks holds for the whole, and a further part never loosens anything."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.readers.catalogue import DATASETS
+from maskedclip_composer.cards.terms import (
+    ALLOWED,
+    COMMERCE,
+    CONDITION,
+    NO,
+    PASSING_ON,
+    QUESTIONS,
+    RESEARCH,
+    UNKNOWN,
+    Part,
+    Terms,
+)
+from maskedclip_composer.cards.terms_section import meaning, terms_section
+
+LICENCES = [
+    *("CC0", "CC BY 4.0", "CC BY-SA 4.0", "CC BY-NC-ND 4.0", "CC-BY-NC-SA-4.0", "competition rules", "none stated", ""),
+    *("Some licence of ours", "ADCIS agreement", "CC BY 4.0 (check at the source)", "challenge terms"),
+]
+SAID = ["", "research use", "do not redistribute", "ask the authors before anything else", "share alike"]
+parts = st.builds(Part, st.sampled_from("abcdef"), st.sampled_from(LICENCES), st.sampled_from(SAID))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(parts, max_size=5), st.lists(parts, max_size=3))
+def test_a_further_part_never_loosens_the_terms(some, more):
+    few, all_ = Terms.of(some), Terms.of([*more, *some])
+    assert set(few.asks) <= set(all_.asks)
+    assert set(few.whole) <= set(all_.whole)
+    assert set(few.unknown) <= set(all_.unknown)
+    assert bool(few.conflicts) <= bool(all_.conflicts)
+    for question in QUESTIONS:
+        assert few.strictness[question] <= all_.strictness[question]
+    assert Terms.of([*some, *more]) == all_
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(parts, min_size=1, max_size=5))
+def test_the_whole_is_as_strict_as_its_strictest_part(some):
+    whole = Terms.of(some)
+    for question in QUESTIONS:
+        each = [Terms.of([part]).strictness[question] for part in some]
+        assert whole.strictness[question] == max(each)
+        named = {name for names in whole.reasons[question].values() for name in names}
+        strictest = {part.name for part, strict in zip(some, each, strict=True) if strict == max(each)}
+        assert named == (strictest if max(each) > ALLOWED else set())
+
+
+def strictness(licence, said=""):
+    return tuple(
+        Terms.of([Part("a", licence, said)]).strictness[question] for question in (RESEARCH, COMMERCE, PASSING_ON)
+    )
+
+
+def test_single_licences():
+    assert strictness("CC0") == (ALLOWED, ALLOWED, ALLOWED)
+    assert strictness("CC BY 4.0") == (ALLOWED, ALLOWED, CONDITION)
+    assert strictness("CC BY-NC-ND 4.0") == (ALLOWED, NO, NO)
+    assert strictness("CC BY-SA 4.0") == (ALLOWED, ALLOWED, CONDITION)
+    assert strictness("ADCIS agreement", "research use on agreement, no redistribution") == (CONDITION, NO, NO)
+    # What is not known stays so, whatever else is said.
+    for licence in ("", "none stated", "A licence of ours", "CC BY 4.0 (check at the source)"):
+        assert strictness(licence) == (UNKNOWN, UNKNOWN, UNKNOWN)
+
+
+def test_no_known_set_is_taken_for_free():
+    for dataset in DATASETS.values():
+        found = Terms.of([Part(dataset.name, dataset.licence, dataset.terms)])
+        assert found.strictness[PASSING_ON] > ALLOWED, dataset.name
+
+
+def test_an_unknown_part_is_named_also_where_another_is_stricter():
+    terms = Terms.of([Part("strict", "CC BY-NC-ND 4.0"), Part("dark", "")])
+    assert terms.strictness[PASSING_ON] == NO
+    assert terms.unknown == ["dark"]
+    assert "are the terms of: dark." in "\n".join(terms_section(terms, "It"))
+
+
+def test_share_alike_beside_what_it_does_not_allow_is_a_conflict():
+    alike = Part("alike", "CC BY-SA 4.0")
+    assert not Terms.of([alike, Part("b", "CC BY 4.0")]).conflicts
+    assert Terms.of([alike, Part("b", "CC BY-NC 4.0")]).conflicts
+    assert Terms.of([alike, Part("b", "ODC-By, share-alike")]).conflicts
+    assert "No single licence" in "\n".join(terms_section(Terms.of([alike, Part("b", "", "research use")]), "It"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(parts, max_size=4))
+def test_the_words_say_what_the_answers_are(some):
+    terms = Terms.of(some)
+    words = meaning(terms)
+    assert ("may not be passed on" in words) == (terms.strictness[PASSING_ON] == NO)
+    assert ("may not be used commercially" in words) == (terms.strictness[COMMERCE] == NO)
+    assert words.endswith(".")

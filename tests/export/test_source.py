@@ -1,0 +1,105 @@
+"""What can be exported, and what its run says about it."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+import yaml
+
+from maskedclip_composer.__main__ import main
+from maskedclip_composer.export.source import open_source
+from maskedclip_composer.export.write import export
+
+CARD = "---\nlicense: other\n---\n# A model\n\nSIZE of the set: 400.\n"
+DATA_CARD = "# photographs\n\n## Terms\n\nNo commercial use.\n\n## Sources\n\nA clinic.\n"
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:TypedStorage is deprecated")
+def test_a_source_can_be_an_export_or_a_sharded_checkpoint(exported, run_folder, tmp_path):
+    expected = open_source(run_folder).model.state_dict()
+    state = torch.load(run_folder / "checkpoints" / "latest-rank0.pt", weights_only=True)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(run_folder / "config.yaml", run)
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(run / "checkpoints" / "ep1-ba4"), no_dist=True)
+    (run / "checkpoints" / "latest-rank0.pt").symlink_to("ep1-ba4")
+    for source in (exported["hf"], run, run / "checkpoints" / "ep1-ba4", run / "checkpoints" / "latest-rank0.pt"):
+        found = open_source(source)
+        assert found.folder == (exported["hf"] if source == exported["hf"] else run)
+        assert all(torch.equal(value, expected[name]) for name, value in found.model.state_dict().items())
+
+
+def test_an_encoder_file_is_exported_as_its_run(run_folder, exported, tmp_path):
+    export(run_folder / "encoder.safetensors", "timm", tmp_path / "timm")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "timm", exported["timm"])]
+    assert weights[0] == weights[1]
+
+
+def test_card_and_terms_of_the_run_come_along(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "model_card.md").write_text(CARD)
+    (run / "data" / "paired").mkdir(parents=True)
+    (run / "data" / "paired" / "DATA_CARD.md").write_text(DATA_CARD)
+    export(run, "safetensors", tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text.startswith(CARD)  # the metadata that a hub reads comes first
+    assert "## Load this folder" in text
+    assert "TERMS.md" in text
+    terms = (tmp_path / "out" / "TERMS.md").read_text()
+    assert "# Stream paired\n\nNo commercial use.\n" in terms
+    assert "clinic" not in terms
+    export(tmp_path / "out" / "encoder.safetensors", "timm", tmp_path / "again")
+    assert (tmp_path / "again" / "TERMS.md").read_text() == terms
+    assert "  TERMS.md\n" in (tmp_path / "again" / "SHA256SUMS").read_text()
+
+
+def test_nothing_is_said_about_terms_that_are_not_known(exported):
+    for folder in exported.values():
+        text = (folder / "README.md").read_text()
+        assert "license" not in text.lower()
+        assert not (folder / "TERMS.md").exists()
+        assert "library_name" in yaml.safe_load(text.split("---")[1])
+
+
+@pytest.mark.parametrize("target", ["timm", "hf", "onnx", "safetensors"])
+def test_the_lines_of_the_readme_load_the_folder(exported, target):
+    blocks = (exported[target] / "README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == (2 if target == "hf" else 1)
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(block.split("```")[0].replace("FOLDER", str(exported[target])), names)
+        assert names.keys() & {"model", "image_encoder", "features"}
+
+
+def test_commands_end_with_messages(run_folder, exported, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path), "--to", "timm", "--out", str(out)]) == 2
+    assert "holds no model" in capsys.readouterr().err
+    assert main(["export", str(run_folder), "--to", "timm", "--out", str(exported["timm"])]) == 2
+    assert "holds an export already.\n  Choose another folder, or add --overwrite." in capsys.readouterr().err
+    assert main(["export", str(run_folder), "--to", "safetensors", "--out", str(out)]) == 0
+    assert re.search(rf"^{out}: 5 files, \d\.\d MB, verified$", capsys.readouterr().out, re.MULTILINE)
+    again = ["export", str(out / "encoder.safetensors"), "--to", "safetensors", "--out", str(out), "--overwrite"]
+    assert main(again) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(SystemExit):
+        main(["export", str(run_folder), "--to", "tensorrt", "--out", str(out)])
+
+
+@pytest.mark.parametrize(
+    "command", ["maskedclip_composer.export", "maskedclip_composer verify", "maskedclip_composer push"]
+)
+def test_help_comes_without_torch(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert f"usage: python -m maskedclip_composer {command.split('.')[-1].split()[-1]} " in done.stdout
+    assert not re.search(r"\| +(torch|timm|transformers|huggingface_hub)$", done.stderr, re.MULTILINE)
