@@ -14,6 +14,7 @@ What stands behind a green dot:
 - The rest is in `ELSEWHERE`, with the test that runs it. What none of this fits fails, by page and line.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from tests.docs.workspace import make_workspace
 # The first words of commands that another test runs.
 ELSEWHERE = {
     "sbatch docs/scale/slurm.sh": "tests/test_scale_examples.py::test_slurm_starts_one_launcher_a_node",
+    "cd exported/timm && sha256sum --check SHA256SUMS": "tests/export/test_folder.py::test_it_appears_whole_with_checksums",
     "python docs/tutorial.py": "tests/docs/test_tutorial.py::test_the_tutorial_fine_tunes_and_prints_intervals",
 }
 # Run elsewhere in small (test_build.py, test_spark.py, test_synthetic.py in tests/data_prep): minutes, or Java.
@@ -87,6 +89,8 @@ def check(words: list[str], command: Command, reader: pytest.MonkeyPatch, tmp_pa
             prepare(rest, reader)
         case ["python", "-m", "maskedclip_composer.sweep", *rest]:
             assert sweep([*(word for word in rest if word != "--dry-run"), "--dry-run"]) == 0
+        case ["python", "-m", module, "…"]:  # a name in running text
+            assert importlib.util.find_spec(f"{module}.__main__") or importlib.util.find_spec(module)
         case ["python", "-m", module, *rest]:
             evidence.understood(reader, module, filled(rest))
         case ["python", "-c", program]:

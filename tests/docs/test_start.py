@@ -59,12 +59,16 @@ def run(words: list[str], command) -> None:
 
 
 def check_what_the_page_promises(folder: Path, told: str) -> None:
-    for path in re.findall(r"`((?:runs|shards)/[^`*\s]+\.(?:html|jpg|csv|safetensors|parquet|png))`", PAGE.read_text()):
+    named = re.findall(r"`((?:runs|pictures|exported)/[\w./-]+\.\w+)`", PAGE.read_text())
+    named += re.findall(r"--(?:out|page) ([\w./-]+\.\w+)", PAGE.read_text())
+    assert len(named) >= 8
+    for path in named:
         assert (folder / path).is_file(), f"{PAGE} names {path}"
+    for place in ("runs/start/pictures/*.png", "shards/*/contact_sheet.jpg", "shards/*/quarantine.csv"):
+        assert list(folder.glob(place)), place
     run_folder = folder / "runs" / "start"
-    assert (run_folder / "encoder.safetensors").is_file()
-    assert (run_folder / "metrics.jsonl").is_file()
-    assert list((run_folder / "pictures").glob("*.png"))
-    assert list((folder / "shards").glob("*/contact_sheet.jpg"))
+    for name in ("encoder.safetensors", "metrics.jsonl"):
+        assert (run_folder / name).is_file()
     assert "ROC / PRC" in told
-    assert "runs/start-evaluation/report/report.html" in told
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(compile(code, str(PAGE), "exec"), {})
