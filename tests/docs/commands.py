@@ -86,17 +86,18 @@ def _marked(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
 
 def _joined(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """Join lines that end in a backslash, and those of an open quotation."""
-    start, text = 0, ""
+    start, text, between = 0, "", ""
     for number, line in lines:
-        start, text = (start, f"{text}\n{line}") if text else (number, line)
+        start, text = (start, f"{text}{between}{line.strip() if between == ' ' else line}") if text else (number, line)
+        between = "\n"
         if text.endswith("\\"):
-            text = text[:-1].rstrip()
+            text, between = text[:-1].rstrip(), " "
             continue
         try:
             words = shlex.split(text, comments=True)
         except ValueError:
             continue
         if words:
-            yield start, text.replace("\n", " ") if '"' not in text else text
+            yield start, text
         text = ""
     assert not text, f"line {start}: the command does not end: {text}"
