@@ -56,24 +56,22 @@ def fenced(page: Path) -> list[Command]:
 
 def _blocks(lines: list[str]) -> Iterator[tuple[int, str]]:
     yield from _joined(_bash_lines(lines))
-    indented = _joined(
-        (number, line[4:]) for number, line, fence in _marked(lines) if not fence and line[:4] == " " * 4
-    )
+    indented = _joined((number, line[4:]) for number, line, fence in marked(lines) if not fence and line[:4] == " " * 4)
     yield from ((number, text) for number, text in indented if _STARTS.match(text))
 
 
 def _bash_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
-    return ((number, line) for number, line, fence in _marked(lines) if fence in ("bash", "sh", "shell", "console"))
+    return ((number, line) for number, line, fence in marked(lines) if fence in ("bash", "sh", "shell", "console"))
 
 
 def _inline(lines: list[str]) -> Iterator[tuple[int, str]]:
     # A code span may be broken between two lines.
-    prose = "\n".join("" if fence is not None or line[:4] == " " * 4 else line for _, line, fence in _marked(lines))
+    prose = "\n".join("" if fence is not None or line[:4] == " " * 4 else line for _, line, fence in marked(lines))
     for match in _INLINE.finditer(prose):
         yield prose.count("\n", 0, match.start()) + 1, " ".join(match[1].split())
 
 
-def _marked(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
+def marked(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
     """Yield number, line, and the language of the fenced block that it is in: None outside, '' where none is named."""
     fence: str | None = None
     for number, line in enumerate(lines, start=1):

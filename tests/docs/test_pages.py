@@ -4,40 +4,55 @@ import re
 import shutil
 import subprocess
 import sys
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.docs.commands import PAGES, ROOT, commands
+from tests.docs.commands import PAGES, ROOT, commands, marked
 
 FIGURE = re.compile(r"!\[[^\]]*\]\(|<img ")
+ALL_OF_PAGE = re.compile(r"command made all figures")
 TOPS = ("docs", "yamls", "tests", "benchmarks", "maskedclip_composer", "data_prep")
 # Their text says how to read the names: below tests/, and of files that the reader writes.
 OWN_NAMES = {Path("docs/reliability.md"), Path("docs/objectives.md")}
 NAMED = re.compile(rf"`((?:{'|'.join(map(re.escape, TOPS))})/[\w./-]+\.\w+)`")
 
 
-def paragraphs(page: Path) -> list[range]:
-    """Lines, from 1, of each run of lines that are not empty."""
+def without_command(page: Path) -> list[int]:
+    """Return the lines of figures that have no command in their section, or right below the heading that follows them.
+
+    A page whose introduction has a command and says that it made all figures needs no more.
+    """
     lines = page.read_text(encoding="utf-8").splitlines()
-    runs = [
-        [number for number, _ in run]
-        for blank, run in groupby(enumerate(lines, 1), lambda line: not line[1])
-        if not blank
-    ]
-    return [range(run[0], run[-1] + 1) for run in runs]
+    told = [command.line for command in commands(page)]
+    starts = [number for number, line, fence in marked(lines) if fence is None and line.startswith("#")]
+    sections = list(pairwise([*starts, len(lines) + 1]))
+    introduction = range(1, sections[0][1])
+    if told and told[0] in introduction and ALL_OF_PAGE.search(" ".join(lines[: introduction.stop - 1])):
+        return []
+    missing = []
+    for begin, end in sections:
+        for number in range(begin, end):
+            reach = end + 6 if end - number <= 3 else end
+            if FIGURE.search(lines[number - 1]) and not any(begin <= line < reach for line in told):
+                missing.append(number)
+    return missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_figure_has_the_command_that_made_it(page):
-    """In its own paragraph, or in the one before or after it."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    blocks, told = paragraphs(page), {command.line for command in commands(page)}
-    for place, block in enumerate(blocks):
-        if any(FIGURE.search(lines[number - 1]) for number in block):
-            near = [number for other in blocks[max(0, place - 1) : place + 2] for number in other]
-            assert told.intersection(near), f"{page}:{block[0]}: no command beside this figure"
+    assert not without_command(page)
+
+
+def test_a_figure_without_a_command_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A\n\n    make demo\n\n## B\n\n![x](x.png)\n\nText.\n\n## C\n\n![y](y.png) of `make bench`\n" + "\n" * 9
+    )
+    assert without_command(page) == [7]
+    page.write_text("# A\n\n    make demo\n\nThe command made all figures of this page.\n\n## B\n\n![x](x.png)\n")
+    assert without_command(page) == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in OWN_NAMES], ids=str)
