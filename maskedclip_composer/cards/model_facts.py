@@ -97,7 +97,11 @@ def _text(run: RunFiles, text: dict[str, Any]) -> str:
 def objectives(run: RunFiles) -> Markdown:
     """Return the losses with their weights."""
     rows = [
-        (name, *OBJECTIVES.get(name, ("no objective of this version", "see the run's code")), settings.get("weight"))
+        (
+            name,
+            *OBJECTIVES.get(name, ("not of the paper", "an objective of its own, described in the code of the run")),
+            settings.get("weight"),
+        )
         for name, settings in run.objectives.items()
     ]
     return _lines(table(("name in the config", "in the paper", "what it is", "weight"), rows))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from maskedclip_composer.callbacks.atomic import publish, sync
 from maskedclip_composer.errors import UserError
 
@@ -26,7 +28,7 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         overwrite: Whether an earlier export may be there, which is replaced.
 
     Raises:
-        UserError: Something is there, and it is no export, or may not be replaced.
+        UserError: Something is there, and it is no export, or may not be replaced; or it cannot be written.
     """
     folder = folder.resolve()
     aside, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
@@ -35,8 +37,8 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     check_place(folder, overwrite=overwrite)
     for left in (aside, old):
         shutil.rmtree(left, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         yield aside
         write_sums(aside)
         for path in [*aside.rglob("*")]:
@@ -44,6 +46,8 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, old)  # a folder cannot be replaced by another in one step
         publish(aside, folder)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise UserError(f"--out {folder} cannot be written: {error}\nMake room, or choose another folder.") from error
     finally:
         for left in (aside, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="verify and list the files; send nothing")
     args = parser.parse_args(argv)
 
+    from maskedclip_composer.export.source import TERMS
     from maskedclip_composer.export.verify import refuse_failed, verify_folder  # torch: not for --help
 
     refuse_failed(
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     sizes = [(args.folder / name).stat().st_size for name in names]
     for name, size in zip(names, sizes, strict=True):
         print(f"{size:>14,}  {name}")
+    if TERMS in names:
+        print(f"{args.folder / TERMS} tells the terms of the training data: read it before you pass the weights on.")
     if args.dry_run:
         print(f"dry run: nothing of {sum(sizes):,} bytes was sent to {args.repo}")
         return 0

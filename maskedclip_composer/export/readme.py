@@ -1,5 +1,7 @@
 """README.md of an exported folder: the run's model card where it has one, and how to load the folder."""
 
+import re
+
 from torch import nn
 
 from maskedclip_composer.export.folder import SUMS
@@ -61,27 +63,34 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
     architecture = source.architecture
     metadata = f"---\nlibrary_name: {_LIBRARY[to]}\ntags: [retina, colour-fundus-photography, maskedclip]\n---\n"
     head = source.card or f"{metadata}# {source.name}\n"
+    head = re.sub(r"^library_name: .*$", f"library_name: {_LIBRARY[to]}", head, count=1, flags=re.MULTILINE)
     blocks, vit = [_LINES[to]], source.model.branch.image_encoder.vit
     if to == "hf" and why_not(vit) is None:
         blocks.append(_HF_VIT if isinstance(vit.blocks[0].ls1, nn.Identity) else _HF_DINOV2)
     recipe = architecture.recipe
     crop = "cropped to the retina and " if recipe.crop else ""
     resized = f"resized to a short side of {recipe.size} pixels at most" if recipe.size else "kept at their size"
+    preparation = f"were {crop}{resized} before training"
+    if not source.tells_preparation:
+        preparation = f"were prepared in a way that the run does not record; taken is the default: {crop}{resized}"
     arguments = ", ".join(f"{name}={value!r}" for name, value in model_arguments(source).items())
     name = architecture.image_encoder.split(".")[0]
     facts = [
         f"Image encoder: `timm.create_model({name!r}, num_classes=0, {arguments})`.",
         f"Images: {architecture.image_size} pixels; mean {list(architecture.mean)}, deviation {list(architecture.std)} "
         "of values of 0 to 1.",
-        f"Photographs were {crop}{resized} before training. The transform that `maskedclip_composer.load` returns does "
-        "the same; other libraries start from prepared photographs.",
+        f"Photographs {preparation}. The transform that `maskedclip_composer.load` returns does the same; other "
+        "libraries start from prepared photographs.",
         _FEATURE[to],
         *notes,
         *([f"Terms of the training data: {TERMS}."] if has_terms else []),
         "Files and outputs are checked by `python -m maskedclip_composer verify FOLDER`, files alone by "
         f"`sha256sum --check {SUMS}`.",
+        *(["All below is the run's card: other files that it names are in the run's folder."] if source.card else []),
         "For research; not for use on patients.",
     ]
     loading = ["## Load this folder", *(f"```python\n{block}```" for block in blocks)]
     loading.append("\n".join(f"- {fact}" for fact in facts))
-    return f"{head.rstrip()}\n\n" + "\n\n".join(loading).replace("SIZE", str(architecture.image_size)) + "\n"
+    text = "\n\n".join(loading).replace("SIZE", str(architecture.image_size))
+    begin, section, rest = head.rstrip().partition("\n## ")  # before the card's first section
+    return f"{begin.rstrip()}\n\n{text}\n{section}{rest}".rstrip() + "\n"

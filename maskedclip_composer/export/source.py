@@ -5,12 +5,12 @@ from pathlib import Path
 
 from maskedclip_composer.export.exact import load_exactly
 from maskedclip_composer.export.sharded import LAYOUT
-from maskedclip_composer.use.architecture import Architecture
+from maskedclip_composer.use.architecture import PREPARED, Architecture
 from maskedclip_composer.use.dual_tower import DualTower
 from maskedclip_composer.use.load import build_dual_tower, load_text_side, read_model
 from maskedclip_composer.use.tokenizer import Tokenizer
 
-CARD, DATA_CARDS, TERMS = "model_card.md", "data/*/DATA_CARD.md", "TERMS.md"
+CARD, DATA_CARD, DATA_CARDS, TERMS = "model_card.md", "data_card.md", "data/*/DATA_CARD.md", "TERMS.md"
 _INTRODUCTION = "Terms of the data that the model was trained on, as the data cards of its run tell them.\n"
 
 
@@ -35,14 +35,24 @@ class Source:
     @property
     def card(self) -> str | None:
         """The run's model card; None where it has none."""
-        path = self.folder / CARD
-        return path.read_text() if path.is_file() else None
+        return _text(self.folder / CARD)
+
+    @property
+    def data_card(self) -> str | None:
+        """The card of all its training data, which the model card names; None where there is none."""
+        return _text(self.folder / DATA_CARD)
+
+    @property
+    def tells_preparation(self) -> bool:
+        """Whether it is recorded how photographs were prepared; `load` takes the default where it is not."""
+        is_run = (self.folder / "config.yaml").is_file()
+        return not is_run or any(self.folder.glob(f"data/*/{PREPARED}"))
 
     @property
     def terms(self) -> str | None:
         """What is recorded about the terms of the training data, as Markdown; None where nothing is."""
-        if (self.folder / TERMS).is_file():  # of an earlier export
-            return (self.folder / TERMS).read_text()
+        if (earlier := _text(self.folder / TERMS)) is not None:  # of an export
+            return earlier
         found = sorted(self.folder.glob(DATA_CARDS))
         sections = [f"# Stream {path.parent.name}\n\n{_section(path.read_text(), 'Terms')}" for path in found]
         return "\n".join([_INTRODUCTION, *sections]) if sections else None
@@ -70,6 +80,10 @@ def open_source(path: Path) -> Source:
         tokenizer=load_text_side(architecture),
         folder=folder,
     )
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
 def _section(markdown: str, title: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from maskedclip_composer.export.folder import README, check_place, whole_folder, write_sums
 from maskedclip_composer.export.golden import compute_golden, write_golden
 from maskedclip_composer.export.readme import readme
-from maskedclip_composer.export.source import TERMS, open_source
+from maskedclip_composer.export.source import DATA_CARD, TERMS, open_source
 from maskedclip_composer.export.targets import target_of
 from maskedclip_composer.export.verify import refuse_failed, verify_folder
 
@@ -31,8 +31,9 @@ def export(source: Path, to: str, out: Path, *, overwrite: bool = False) -> list
     opened = open_source(source)
     with whole_folder(out, overwrite=overwrite) as folder:
         notes = target.write(opened, folder)
-        if opened.terms is not None:
-            (folder / TERMS).write_text(opened.terms)
+        for name, text in ((TERMS, opened.terms), (DATA_CARD, opened.data_card)):
+            if text is not None:
+                (folder / name).write_text(text)
         write_golden(folder, compute_golden(to, opened.model, opened.tokenizer if target.WITH_TEXTS else None))
         (folder / README).write_text(readme(opened, to, has_terms=opened.terms is not None, notes=notes))
         write_sums(folder)

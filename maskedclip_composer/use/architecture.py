@@ -1,6 +1,7 @@
 """What has to be known to build a trained model again, beside its weights."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -12,6 +13,8 @@ from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig
 from maskedclip_composer.objectives.base import ObjectiveConfig
+
+log = logging.getLogger(__name__)
 
 FORMAT = "maskedclip-1"
 PREPARED = "report.json"
@@ -81,7 +84,7 @@ def architecture_of_plain(plain: dict[str, Any], source: str, text_folder: str |
     if plain.get("format") != FORMAT:
         raise UserError(
             f"{source} says format={plain.get('format')!r}, not {FORMAT!r}.\n"
-            "Give a run folder, or a folder that `python -m maskedclip_composer export` wrote."
+            "Give a run folder, or a folder that `python -m maskedclip_composer export` wrote with --to hf."
         )
     try:
         known = {name: plain[name] for name in (f.name for f in fields(Architecture)) if name in plain}
@@ -148,10 +151,12 @@ def objective_config(texts: Texts) -> ObjectiveConfig:
 
 
 def recipe_of_run(folder: Path) -> Recipe:
-    """Read how the photographs of a run were prepared; the default where its shards came without a report."""
+    """Read how the photographs of a run were prepared; the default, with a warning, where nothing says."""
     for path in sorted((folder / "data").glob(f"*/{PREPARED}")):
         try:
             return Recipe(**json.loads(path.read_text())["options"])
         except (OSError, ValueError, KeyError, TypeError):  # a report of another day, or of a build of several sets
             continue
-    return Recipe()
+    recipe = Recipe()
+    log.warning("%s does not say how its photographs were prepared: %s is taken", folder, recipe)
+    return recipe

@@ -31,6 +31,13 @@ class ClassPrompts:
             return self.pack.class_prompts(self.dataset, self.target)
         return {words: list(dict.fromkeys(self.pack.prompts(words, "finding"))) for words in self.classes}
 
+    def title(self, name: str) -> str:
+        """Return what a class is called in tables: a code with the category that the pack has for it."""
+        if self.classes:
+            return name
+        targets = self.pack.zero_shot[self.dataset]
+        return f"{name}: {targets[self.target or next(iter(targets))][name]}"
+
     def by_template(self) -> dict[str, dict[str, list[str]]]:
         """Return the prompts of each class with each single template."""
         packs = {template: replace(self.pack, templates=(template,)) for template in self.pack.templates}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from maskedclip_composer.use.embedder import Embedder
     from maskedclip_composer.use.one_photograph import Photographs
 
-_ROWS = 2048
+_ROWS = 512
 """Of a part, about: what a kill may cost."""
 
 

@@ -180,4 +180,8 @@ class Parts:
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say in which options two plans differ; empty where they do not."""
     changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    return ", ".join(f"{name} {then.get(name)}, not {now.get(name)}" for name in changed)
+    return ", ".join(f"{name} {_value(then.get(name))}, not {_value(now.get(name))}" for name in changed)
+
+
+def _value(value: Any) -> str:
+    return "(left out)" if value is None else str(value)

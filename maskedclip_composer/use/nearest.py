@@ -14,7 +14,7 @@ _DECIMALS = 6
 
 
 def nearest(
-    index: Path, column: str, queries: Float[np.ndarray, "queries dim"], top: int, *, rows_at_once: int = 65536
+    index: Path, column: str, queries: Float[np.ndarray, "queries dim"], top: int, *, rows_at_once: int = 16384
 ) -> tuple[Int[np.ndarray, "queries hits"], Float[np.ndarray, "queries hits"]]:
     """Return the rows with the highest cosine, and their cosines; of equal ones the earlier row comes first.
 

@@ -129,7 +129,7 @@ def _show(found: "Scored", prompts: "ClassPrompts") -> None:
     for number, name in enumerate(found.classes):
         means = found.means_by_template[:, number]
         values = found.scores[:, number].mean(), means.mean(), means.min(), means.max()
-        table.add_row(escape(name), *(f"{value:.3f}" for value in values))
+        table.add_row(escape(prompts.title(name)), *(f"{value:.3f}" for value in values))
     console.print(table)
     if not found.multilabel:
         print(f"One template alone changes the predicted class of {found.changed:.0%} of the photographs (on average).")

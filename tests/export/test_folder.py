@@ -93,6 +93,12 @@ def test_the_name_is_given_last(tmp_path, monkeypatch):
     assert seen == [(".out.partial", False)]
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*file/out cannot be written: .*Not a directory"):
+        fill(tmp_path / "file" / "out", "one")
+
+
 @pytest.mark.parametrize("line", ["0  ../../etc/passwd", "0  /etc/passwd", "no two spaces"])
 def test_a_list_that_leads_elsewhere_is_refused(tmp_path, line):
     (tmp_path / SUMS).write_text(line + "\n")

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub.utils import reset_sessions
 
 from maskedclip_composer.__main__ import main
+from maskedclip_composer.export.folder import write_sums
 from tests.export.hub import COMMIT, hub
 
 TOKEN = "hf_" + "x" * 30
@@ -58,10 +59,14 @@ def test_a_changed_folder_is_not_sent(server, exported, tmp_path, capsys):
     assert server.paths == []
 
 
-def test_a_dry_run_sends_nothing(server, exported, capsys):
-    assert main(["push", str(exported["timm"]), "clinic/retina", "--dry-run"]) == 0
+def test_a_dry_run_sends_nothing(server, exported, tmp_path, capsys):
+    folder = shutil.copytree(exported["timm"], tmp_path / "timm")
+    (folder / "TERMS.md").write_text("No redistribution.")
+    write_sums(folder)
+    assert main(["push", str(folder), "clinic/retina", "--dry-run"]) == 0
     assert server.paths == []
     printed = capsys.readouterr().out
+    assert "TERMS.md tells the terms of the training data" in printed
     assert "  model.safetensors\n" in printed
     assert "was sent to clinic/retina" in printed
 

@@ -1,5 +1,6 @@
 """What can be exported, and what its run says about it."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,7 +15,19 @@ from maskedclip_composer.__main__ import main
 from maskedclip_composer.export.source import open_source
 from maskedclip_composer.export.write import export
 
-CARD = "---\nlicense: other\n---\n# A model\n\nSIZE of the set: 400.\n"
+CARD = """---
+library_name: maskedclip_composer
+license: other
+---
+
+# A model
+
+For research.
+
+## What it is
+
+SIZE of the set: 400.
+"""
 DATA_CARD = "# photographs\n\n## Terms\n\nNo commercial use.\n\n## Sources\n\nA clinic.\n"
 
 
@@ -42,19 +55,41 @@ def test_an_encoder_file_is_exported_as_its_run(run_folder, exported, tmp_path):
 def test_card_and_terms_of_the_run_come_along(run_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
     (run / "model_card.md").write_text(CARD)
+    (run / "data_card.md").write_text("# All data\n")
     (run / "data" / "paired").mkdir(parents=True)
     (run / "data" / "paired" / "DATA_CARD.md").write_text(DATA_CARD)
     export(run, "safetensors", tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert text.startswith(CARD)  # the metadata that a hub reads comes first
-    assert "## Load this folder" in text
-    assert "TERMS.md" in text
+    begin, end = CARD.split("## What")
+    assert text.startswith(begin)  # the metadata that a hub reads comes first
+    assert text.endswith(f"\n## What{end}")
+    assert len(begin) <= text.index("## Load this folder") < text.index("TERMS.md") < text.index("## What")
     terms = (tmp_path / "out" / "TERMS.md").read_text()
     assert "# Stream paired\n\nNo commercial use.\n" in terms
     assert "clinic" not in terms
     export(tmp_path / "out" / "encoder.safetensors", "timm", tmp_path / "again")
     assert (tmp_path / "again" / "TERMS.md").read_text() == terms
+    assert (tmp_path / "again" / "data_card.md").read_text() == "# All data\n"
     assert "  TERMS.md\n" in (tmp_path / "again" / "SHA256SUMS").read_text()
+
+
+def test_a_hub_is_told_the_library_of_the_target(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "model_card.md").write_text(CARD)
+    export(run, "timm", tmp_path / "out")
+    assert yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["library_name"] == "timm"
+
+
+def test_the_preparation_is_told_only_where_it_is_recorded(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    export(run, "safetensors", tmp_path / "without")
+    assert "does not record; taken is the default" in (tmp_path / "without" / "README.md").read_text()
+    report = run / "data" / "paired" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"options": {"size": 64, "crop": False, "quality": 95, "encoding": "jpeg"}}))
+    export(run, "safetensors", tmp_path / "with")
+    text = (tmp_path / "with" / "README.md").read_text()
+    assert "Photographs were resized to a short side of 64 pixels at most before training." in text
 
 
 def test_nothing_is_said_about_terms_that_are_not_known(exported):

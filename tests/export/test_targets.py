@@ -18,8 +18,9 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Dinov2Mod
 
 import maskedclip_composer
 from maskedclip_composer.data.transforms import eval_transform
+from maskedclip_composer.evaluation.encoders.load import load as load_any
 from maskedclip_composer.export import to_onnx
-from maskedclip_composer.export.encoder import load_encoder
+from maskedclip_composer.export.encoder import load_encoder, save_encoder
 from maskedclip_composer.export.golden import read_golden
 from maskedclip_composer.export.hugging_face_vit import to_hugging_face, why_not
 from maskedclip_composer.export.source import open_source
@@ -163,11 +164,46 @@ def test_layer_scale_becomes_a_dinov2_model(name):
         close(model(images).last_hidden_state, vit.forward_features(images))
 
 
-def test_what_transformers_cannot_compute_is_named():
-    assert why_not(build_vit("vit_giant_patch14_dinov2", 28, None, 1)) == "another MLP"
-    assert why_not(build_vit("vit_base_patch16_clip_224", 32, None, 1)) == "a norm before the blocks, an embedding " + (
-        "without a bias"
+@pytest.mark.parametrize(
+    ("name", "part", "said"),
+    [
+        ("vit_small_patch14_dinov2", "Dinov2Model", None),
+        ("vit_base_patch16_clip_224", None, "a norm before the blocks, an embedding without a bias"),
+    ],
+)
+def test_other_architectures_are_exported_whole(name, part, said, tmp_path):
+    """With a mean of their own; what transformers has no model for is left out, and that is said."""
+    vit = build_vit(name, 28 if "14" in name else 32, None, 1)
+    half = (0.5, 0.5, 0.5)
+    file, patch = tmp_path / "encoder.safetensors", vit.patch_embed.patch_size[0]
+    save_encoder(file, vit, name=name, image_size=2 * patch, patch_size=patch, mean=half, std=half)
+    notes = export(file, "hf", tmp_path / "hf")  # verifies what it wrote
+    assert notes == (
+        [] if said is None else [f"image_encoder/ is left out: {name} has {said}, unlike transformers' ViTs."]
     )
+    text = (tmp_path / "hf" / "README.md").read_text()
+    assert all(note in text for note in notes)
+    assert (tmp_path / "hf" / "image_encoder").exists() == (f"{part}.from_pretrained" in text) == (part is not None)
+    if part is not None:
+        encoder = load_any(f"hf:{tmp_path / 'hf' / 'image_encoder'}")
+        assert (encoder.image_size, encoder.mean) == (28, half)
+    export(file, "timm", tmp_path / "timm")
+
+
+def test_an_mlp_that_transformers_lacks_is_named():
+    assert why_not(build_vit("vit_giant_patch14_dinov2", 28, None, 1)) == "another MLP"
+
+
+def test_evaluation_reads_every_export(exported, images, features):
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (IMAGE_MEAN, IMAGE_STD))
+    for source in (
+        str(exported["safetensors"]),
+        str(exported["safetensors"] / "encoder.safetensors"),
+        f"hf:{exported['hf'] / 'image_encoder'}",
+    ):
+        encoder = load_any(source)
+        assert encoder.image_size == 32
+        close(encoder.features((images.float() / 255 - mean) / std), features)
 
 
 @pytest.mark.parametrize("count", [1, 3])

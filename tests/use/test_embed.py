@@ -97,6 +97,13 @@ def test_the_same_command_again_has_nothing_to_do(index, photographs, run_folder
     assert index.stat().st_mtime_ns == before
 
 
+def test_a_table_of_other_photographs_is_not_written_over(index, table, photographs, run_folder, capsys):
+    assert embed(table, index, run_folder, "--images", photographs) == 2
+    message = capsys.readouterr().err
+    assert "PHOTOS of sha256" in message
+    assert f"--images (left out), not {photographs}" in message
+
+
 def test_a_table_of_another_model_is_not_written_over(index, photographs, run_folder, capsys):
     assert embed(photographs, index, run_folder / "encoder.safetensors") == 2
     assert "made with --model of sha256" in capsys.readouterr().err

@@ -92,14 +92,17 @@ def test_the_encoder_alone_loads_without_a_bridge(run_folder, images):
     assert not alone.has_texts
 
 
-def test_the_recipe_of_the_preparation_comes_from_the_run(run_folder, tmp_path):
+def test_the_recipe_of_the_preparation_comes_from_the_run(run_folder, tmp_path, caplog):
     folder = shutil.copytree(run_folder, tmp_path / "run")
     assert maskedclip_composer.load(folder).transform.recipe.size == 512
+    assert "does not say how its photographs were prepared" in caplog.text
+    caplog.clear()
     report = folder / "data" / "paired" / "report.json"
     report.parent.mkdir(parents=True)
     report.write_text(json.dumps({"options": {"size": 64, "crop": False, "quality": 95, "encoding": "jpeg"}}))
     recipe = maskedclip_composer.load(folder).transform.recipe
     assert (recipe.size, recipe.crop, recipe.quality) == (64, False, 95)
+    assert not caplog.text
 
 
 def test_what_is_no_model_is_refused(run_folder, tmp_path):

@@ -126,6 +126,14 @@ def test_another_model_is_refused(index, photographs, run_folder, text_tower, tm
     assert read(tmp_path / "a.csv") == read(tmp_path / "b.csv")
 
 
+def test_an_index_of_a_run_can_be_searched_with_the_exported_model(index, photographs, run_folder, tmp_path):
+    assert main(["export", str(run_folder), "--to", "hf", "--out", str(tmp_path / "hf")]) == 0
+    options = ["--text", "glaucoma", "--image", photographs / GOOD[0], "--page", tmp_path / "hits.html"]
+    assert retrieve(index, tmp_path / "a.csv", tmp_path / "hf", *options) == 0
+    assert retrieve(index, tmp_path / "b.csv", run_folder, *options) == 0
+    assert read(tmp_path / "a.csv") == read(tmp_path / "b.csv")
+
+
 def test_an_encoder_of_others_finds_photographs(photographs, run_folder, tmp_path, capsys):
     index, model = tmp_path / "index.parquet", f"random:{run_folder}"
     assert embed(photographs, index, model) == 0

@@ -60,11 +60,12 @@ def test_several_classes_may_be_true(photographs, run_folder, tmp_path):
     np.testing.assert_allclose(softmax, [float(one[name]) for name in options[1:3]], atol=1e-4)
 
 
-def test_the_classes_of_a_data_set_come_in_the_words_of_the_pack(photographs, run_folder, tmp_path):
+def test_the_classes_of_a_data_set_come_in_the_words_of_the_pack(photographs, run_folder, tmp_path, capsys):
     assert zero_shot(photographs, tmp_path / "a.csv", run_folder, "--dataset", "idrid", "--target", "dme") == 0
     pack = read_pack("retina-en")
     codes = list(pack.class_prompts("idrid", "dme"))
     assert list(read(tmp_path / "a.csv")[0]) == ["image", "predicted", *codes, "reason"]
+    assert "1: low risk of macular oedema" in " ".join(capsys.readouterr().out.split())
 
 
 def test_columns_are_carried_along_and_no_spreadsheet_runs_them(table, photographs, run_folder, tmp_path):
