@@ -8,7 +8,9 @@ from typing import Any
 
 from data_prep.convert import Conversion, add_conversion_options, convert
 from data_prep.manifest import Source, read_rows
+from data_prep.own_division import account, add_options, divided_rows, division_of, without
 from data_prep.pseudonyms import Pseudonyms, add_option
+from data_prep.readers.dataset import Division
 from data_prep.remote import fetch_table, is_remote
 from maskedclip_composer.data.folders import require_folder
 from maskedclip_composer.errors import UserError
@@ -54,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
         "--dataset", metavar="NAME", help="data set of rows that name none (default: the folder's name)"
     )
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the images, noted in report.json")
+    add_options(parser)
     add_option(parser)
     add_conversion_options(parser, out_required=True)
     parser.set_defaults(run=run)
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     conversion = Conversion.of(args)
     if args.csv is None and args.images is None:
         raise UserError("give --csv FILE, --images ROOT, or both")
+    if args.besides is not None and args.csv is not None:
+        raise UserError("--except leaves photographs of a folder out; of a table, take the rows out")
     images = args.images or os.path.dirname(args.csv) or "."
     with tempfile.TemporaryDirectory(prefix="data_prep-") as folder:
         if args.csv is None:
@@ -95,14 +100,45 @@ def _run(args: argparse.Namespace, conversion: Conversion, table: Path | None, r
         dataset=named,
         licence=args.licence,
     )
+    return convert_source(conversion, source, division_of(args), besides=args.besides, pseudonyms=pseudonyms)
+
+
+def convert_source(
+    conversion: Conversion,
+    source: Source,
+    division: Division | None = None,
+    *,
+    besides: Path | None = None,
+    pseudonyms: Pseudonyms | None = None,
+) -> int:
+    """Convert the photographs that a table names, or all of a folder: the command `manifest` for other programs.
+
+    Args:
+        conversion: Where to, and how; worker processes import the calling script again, which therefore needs the
+            guard `if __name__ == "__main__"`, or `workers=1`.
+        source: The table and its photographs.
+        division: Shares of test and validation photographs to draw; None keeps the table's own splits.
+        besides: A table whose photographs are left out of a folder.
+        pseudonyms: Under which patients and photographs go by.
+
+    Returns:
+        The command's exit status: 0, or 1 where more photographs than `conversion.max_bad` allows are unusable.
+
+    Raises:
+        UserError: The table or the destination is wrong; nothing was written.
+    """
     kind, rows = read_rows(source)
-    dataset = args.dataset or source.name
+    if besides is not None:
+        rows = without(rows, besides, source.images)
+    if division is not None:
+        rows = divided_rows(rows, source.images, division, by_texts=source.text_from_label)
     return convert(
         conversion,
         source.images,
         kind,
         rows if pseudonyms is None else pseudonyms.of_rows(rows),
-        dataset=dataset,
-        licence=args.licence,
+        dataset=source.dataset or source.name,
+        licence=source.licence,
+        about=None if division is None else account(division),
         pseudonyms=pseudonyms,
     )

@@ -1,20 +1,17 @@
-"""docs/text.md: its lexicon is one, its commands are understood, its options are those of the config."""
+"""docs/text.md: its lexicon is one, its options are those of the config."""
 
-import argparse
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from data_prep import synthetic, table, text_tower
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.data.entities import EntityConfig, build_tagger
 
 PAGE = Path("docs/text.md").read_text(encoding="utf-8").replace("\\\n", "")
 TRAINING = re.findall(r"^composer train\.py (.*?)(?:\s+#.*)?$", PAGE, re.MULTILINE)
-PREPARING = re.findall(r"^python -m data_prep (.*)$", PAGE, re.MULTILINE)
 
 
 def test_its_lexicon_is_read(tmp_path):
@@ -34,14 +31,5 @@ def test_its_options_are_those_of_the_config(line):
     assert (config.data.entities is None) != (config.data.sentences is None)
 
 
-@pytest.mark.parametrize("line", PREPARING)
-def test_its_commands_parse(line):
-    subparsers = (parser := argparse.ArgumentParser(exit_on_error=False)).add_subparsers()
-    for command in (synthetic, table, text_tower):
-        command.add_parser(subparsers)
-    assert callable(parser.parse_args(shlex.split(line)).run)
-
-
 def test_there_are_commands():
     assert len(TRAINING) == 7
-    assert len(PREPARING) == 3

@@ -1,16 +1,12 @@
-"""docs/data.md: every set with its licence, and commands that the command line understands."""
+"""docs/data.md: every set with its licence. Its commands: tests/docs."""
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from data_prep import build, check, overlap, prepare, table
 from data_prep.readers.catalogue import DATASETS
 
 PAGE = Path("docs/data.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"(?:^|`)python -m data_prep ([a-z][^`\n]*)", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -23,19 +19,3 @@ def test_the_table_of_sets_is_that_of_the_catalogue(name):
     # Those that tests/data_prep/test_real_data.py reads.
     real = name in {"odir5k", "idrid", "hrf", "chase-db1", "les-av"}
     assert cells[5] == ("real files" if real else "official layout (synthetic)")
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_its_commands_parse(line):
-    import argparse
-
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    prepare.add_list_parser(subparsers)
-    for command in (build, check, overlap, prepare, table):
-        command.add_parser(subparsers)
-    assert callable(parser.parse_args(shlex.split(line)).run)
-
-
-def test_there_are_commands():
-    assert len(COMMANDS) >= 10
