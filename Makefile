@@ -24,7 +24,7 @@ demo: data/demo/.prepared
 	$(BIN)/composer evaluate.py yamls/evaluate.yaml checkpoints.untrained=random:$(DEMO)/maskedclip \
 	  checkpoints.pretrained=$(DEMO)/maskedclip tasks=[data/demo/downstream] protocols=[linear_probe,knn] \
 	  fractions=[0.25,1.0] workers=1 output=$(DEMO) run_name=evaluation
-	@printf '\nCheckpoint: %s\nEncoder:    %s\nReport:     $(DEMO)/evaluation/report/report.html\nMLflow:     %s\n' \
+	@printf '\nCheckpoint: %s\nEncoder:    %s\nDashboard:  $(DEMO)/maskedclip/dashboard.html\nReport:     $(DEMO)/evaluation/report/report.html\nMLflow:     %s\n' \
 	  $(DEMO)/maskedclip/checkpoints/latest-rank0.pt $(DEMO)/maskedclip/encoder.safetensors \
 	  '$(BIN)/mlflow ui --backend-store-uri sqlite:///$(DEMO)/mlflow.db'
 
