@@ -85,7 +85,8 @@ bench: install
 bench-loader: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/workers.py $(ARGS)
 
-# The site, in build/docs: open build/docs/index.html. Strict: a dead link, anchor or page is an error.
+# The site, in build/docs: open build/docs/index.html; its search wants `python -m http.server -d build/docs`. Strict: a
+# dead link, a dead anchor or a page that no menu reaches is an error.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: it would hide what --strict counts
 

@@ -41,6 +41,8 @@ def understood(monkeypatch: pytest.MonkeyPatch, program: str | Path, words: list
     except Understood:
         return taken[0]
     except SystemExit as error:
+        if "--help" in words and error.code == 0:
+            return argparse.Namespace()
         raise AssertionError(f"{program} refuses {words}: exit status {error.code}") from error
     raise AssertionError(f"{program} never asked its parser about {words}")
 

@@ -16,6 +16,7 @@ def make_workspace(folder: Path) -> Path:
     """Lay out photographs, tables, downloads of public sets and their shards; return the folder."""
     for name in ("yamls", "benchmarks", "docs", "train.py", "evaluate.py"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "data" / "demo" / "downstream").mkdir(parents=True)
     names = save_retinas(folder, 6)
     for place in ("photos", "more_photos", "graded"):
         save_retinas(folder / place, 6)
