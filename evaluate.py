@@ -9,6 +9,7 @@ tasks             [idrid,aptos]: yamls/tasks/*.yaml, or a folder with train, val
 protocols         [linear_probe,maskedclip_paper,knn,zero_shot]: yamls/protocols/*.yaml
 key=value         fractions=[0.1,1.0] shots=[1,5,10] seeds=5 data_root=shards baseline=NAME run_name=...
                   save_models=true keeps what is trained, for: python -m maskedclip_composer predict
+                  update_runs=false leaves the folders of the evaluated runs, and their runs in MLflow, as they are
 
 Several ranks: composer -n 4 evaluate.py ... Results go to <output>/<run_name> and to MLflow; a suite that was stopped
 continues. The report is made at the end, and again by: python -m maskedclip_composer.report <output>/<run_name>
@@ -34,8 +35,6 @@ def main(arguments: list[str]) -> int:
         config = load_config(EvaluateConfig, path, overrides)
         tasks, protocols = load_tasks(config, path), load_protocols(config, path)
 
-        from maskedclip_composer.cards.write import rewrite_cards
-        from maskedclip_composer.dashboard.after_suite import refresh_runs
         from maskedclip_composer.evaluation.suite import evaluate  # imports Composer: only once the config is sound
         from maskedclip_composer.report.terminal import terminal_table
         from maskedclip_composer.report.write import write_report
@@ -44,8 +43,13 @@ def main(arguments: list[str]) -> int:
         if int(os.environ.get("RANK", 0)) == 0:
             page = write_report(folder, tracking_uri=config.tracking.tracking_uri)
             tracking = config.tracking
-            rewrite_cards(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
-            pages = refresh_runs(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
+            pages = []
+            if config.update_runs:
+                from maskedclip_composer.cards.write import rewrite_cards
+                from maskedclip_composer.dashboard.after_suite import refresh_runs
+
+                rewrite_cards(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
+                pages = refresh_runs(folder, to_mlflow=tracking.mlflow, tracking_uri=tracking.tracking_uri)
             print("\n".join([*map(str, pages), "", terminal_table(folder), "", str(page)]), flush=True)
     except (Exception, SystemExit) as error:
         return stop(error, "evaluate.py")

@@ -6,10 +6,15 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` beside `path`, then rename; the folder is created when absent."""
+    """Write `content` beside `path`, wait until it is on the disk, then rename; the folder is created when absent.
+
+    After a loss of power the name has the old content or the new, never an empty file. The rename itself is not waited
+    for: this is called for pictures and metrics at intervals, and one wait is what the next picture is worth.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    sync(aside)
     os.replace(aside, path)
 
 

@@ -1,8 +1,10 @@
 """What the licences of data sets ask of what is made from them, read from the words in them.
 
-No legal advice. Whatever the words do not say is called not known; nothing is guessed.
+No legal advice. Whatever the words do not say is called not known; nothing is guessed. A word that is not known here
+makes its part not known, since it may take back what the words beside it allow.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +22,7 @@ class Demand:
     """What a licence or the terms of a set ask.
 
     Attributes:
-        marks: Words that tell it, in any case.
+        marks: Words that tell it, small and with spaces for hyphens. Each counts as a whole: `ask` is not in `task`.
         asks: What is to be done.
         whole: What that means for a whole that has such a part.
         answers: How strict it is in each question that it bears on, and why.
@@ -38,73 +40,91 @@ def _all(strictness: int, words: str) -> dict[str, Answer]:
 
 DEMANDS = (
     Demand(
-        marks=("CC BY", "CC-BY"),
+        marks=("cc by", "attribution"),
         asks="credit the authors",
         whole="must be credited to the authors below",
         answers={PASSING_ON: (CONDITION, "with credit to the authors")},
     ),
     Demand(
-        marks=("-NC", "non-commercial", "noncommercial"),
+        marks=(
+            *("nc", "non commercial", "noncommercial", "non commercial use", "noncommercial use"),
+            *("no commercial use", "not for commercial use", "for non commercial use only"),
+        ),
         asks="no commercial use",
         whole="may not be used commercially",
         answers={COMMERCE: (NO, "non-commercial"), PASSING_ON: (CONDITION, "for non-commercial use alone")},
     ),
     Demand(
-        marks=("research use",),
+        marks=(
+            *("research use", "research use only", "for research use only", "research only", "for research only"),
+            *("for research purposes", "research purposes only", "for research purposes only"),
+        ),
         asks="research use only",
         whole="may be used for research only",
         answers={COMMERCE: (NO, "research use only")},
     ),
     Demand(
-        marks=("competition rules",),
+        marks=("competition rules", "as the competition's rules say"),
         asks="use as the competition allows",
         whole="may be used only as the rules of competitions allow",
         answers=_all(CONDITION, "as the rules of the competition allow"),
     ),
     Demand(
-        marks=("challenge",),
+        marks=("challenge", "challenge terms", "challenge data"),
         asks="use as the challenge allows",
         whole="may be used only as the terms of challenges allow",
         answers=_all(CONDITION, "as the terms of the challenge allow"),
     ),
     Demand(
-        marks=("agreement", "credentialed"),
+        marks=(
+            *("agreement", "on agreement", "training and agreement", "adcis agreement", "credentialed"),
+            "physionet credentialed health data licence",
+        ),
         asks="use by those who have signed",
         whole="may be used only by those who have signed for it",
         answers=_all(CONDITION, "by and to those who have signed for it"),
     ),
     Demand(
-        marks=("no redistribution", "do not redistribute"),
+        marks=("registration",),
+        asks="use by those who have registered",
+        whole="may be used only by those who have registered for it",
+        answers=_all(CONDITION, "by and to those who have registered for it"),
+    ),
+    Demand(
+        marks=(
+            *("no redistribution", "do not redistribute", "not for redistribution"),
+            *("may not be redistributed", "must not be redistributed"),
+        ),
         asks="not to be passed on",
         whole="may not be passed on",
         answers={PASSING_ON: (NO, "no redistribution")},
     ),
     Demand(
-        marks=("-ND", "no derivatives"),
+        marks=("nd", "no derivatives", "no derivatives to be shared"),
         asks="pass on unchanged only",
         whole="may not be passed on in another form, which shards and weights are",
         answers={PASSING_ON: (NO, "no derivatives")},
     ),
     Demand(
-        marks=("-SA", "share alike", "share-alike"),
+        marks=("sa", "share alike", "sharealike"),
         asks="pass on under the same licence",
         whole="must keep that licence where it may be passed on at all",
         answers={PASSING_ON: (CONDITION, "under the same licence (share-alike)")},
     ),
     Demand(
-        marks=("on request", "ask "),
+        marks=("on request", "ask", "ask before anything else", "ask the authors before anything else"),
         asks="ask the owners",
         whole="may not be passed on without asking owners",
         answers={PASSING_ON: (CONDITION, "after asking the owners")},
     ),
     Demand(
-        marks=("none stated", "unclear", "unknown"),
+        marks=("none stated", "unclear", "unclear: scans of books", "unknown", "provenance unknown"),
         asks="no known terms",
         whole="has parts whose terms nobody has stated",
         answers=_all(UNKNOWN, "no licence is stated"),
     ),
     Demand(
-        marks=("check at the source",),
+        marks=("check at the source", "as stated at the source"),
         asks="check the terms at the source",
         whole="needs its terms checked at the sources",
         answers=_all(UNKNOWN, "the terms are to be checked at the source"),
@@ -116,10 +136,13 @@ _NOT_GIVEN = Demand(
     whole="has parts whose terms were not given",
     answers=_all(UNKNOWN, "no terms were given"),
 )
-# Of a licence that none of the above tells: its words are not known here.
+# Of words that none of the above tells.
 _AS_IT_SAYS = Demand(marks=(), asks="as it says", whole="", answers=_all(UNKNOWN, "read what it says"))
 _FREE = ("cc0", "public domain")  # asks nothing
+_ASIDE = ("1.0", "2.0", "2.5", "3.0", "4.0", "international", "no open host")  # no terms
 _ORDER = [*DEMANDS, _NOT_GIVEN, _AS_IT_SAYS]
+_MARKS = sorted((*(mark for demand in DEMANDS for mark in demand.marks), *_FREE, *_ASIDE), key=len, reverse=True)
+_MARK = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _MARKS))})(?!\w)")
 
 
 @dataclass(frozen=True, order=True)
@@ -132,14 +155,14 @@ class Part:
 
     @property
     def demands(self) -> tuple[Demand, ...]:
-        """All that its words tell."""
-        words = f"{self.licence}; {self.said}".lower()
-        found = tuple(demand for demand in DEMANDS if any(mark.lower() in words for mark in demand.marks))
+        """All that its words tell, and that something is not known where a word of them is not."""
+        words = re.sub(r"[\s_-]+", " ", f"{self.licence}; {self.said}".lower())
+        marks = set(_MARK.findall(words))
+        found = tuple(demand for demand in DEMANDS if not marks.isdisjoint(demand.marks))
         if not self.licence:
             return (*found, _NOT_GIVEN)
-        if found or any(mark in words for mark in _FREE):
-            return found
-        return (_AS_IT_SAYS,)
+        is_all_known = (found or not marks.isdisjoint(_FREE)) and not re.search(r"\w", _MARK.sub("", words))
+        return found if is_all_known else (*found, _AS_IT_SAYS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +225,7 @@ class Terms:
         """Return licence, what it asks, and whose it is; a line for each licence and what is asked."""
         sets: dict[tuple[str, str], list[str]] = {}
         for part in self.parts:
-            asks = "; ".join(demand.asks for demand in part.demands) or "as it says"
+            asks = "; ".join(demand.asks for demand in part.demands) or "nothing"
             sets.setdefault((part.licence, asks), []).append(part.name)
         return [
             (licence or "not given", asks, ", ".join(dict.fromkeys(names)))

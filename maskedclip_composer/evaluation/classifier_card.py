@@ -39,7 +39,7 @@ Its probabilities are not calibrated for other cameras, clinics or populations t
 |---|---|
 | what | {how}: {kind} |
 | predicted | {facts.rule} |
-| encoder | {facts.encoder["description"]} |
+| encoder | {facts.encoder["name"]} |
 | sha256 of the encoder | `{facts.encoder["sha256"]}` |
 | protocol | {facts.protocol["title"]} ({facts.protocol["source"]}) |
 | training | {facts.train_images} photographs ({facts.amount}), seed {facts.seed} |

@@ -51,7 +51,7 @@ class ClassifierFacts:
         seed: Of the training.
         amount: Of labels, such as 10%.
         train_images: Photographs that it was trained on.
-        encoder: {name, source, description, sha256} of the encoder that training started from.
+        encoder: {name, source, description, sha256} of the encoder that training started from, without folders.
         val_roc: Macro ROC on validation of the chosen weights.
         test: Metrics on the test photographs; NaN is null.
         made_with: Versions and commit.

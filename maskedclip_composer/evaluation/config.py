@@ -42,6 +42,8 @@ class EvaluateConfig:
         workers: Processes that decode and augment photographs, per rank.
         save_models: Write the classifier of each fine-tuning and linear-probe cell, of the encoder's size each, to
             `models` of the suite's folder, for `python -m maskedclip_composer predict`.
+        update_runs: Write the results into the folders of the pre-training runs that are evaluated, and into their runs
+            in MLflow: cards, dashboard, and `suites.json`, which names this suite.
         memory: GiB of decoded photographs that are kept, on each machine.
         output: Folder of all runs.
         run_name: Name of this one; null joins the encoders' names. A suite that was stopped continues under its name.
@@ -61,6 +63,7 @@ class EvaluateConfig:
     batch_size: int = 64
     workers: int = 4
     save_models: bool = False
+    update_runs: bool = True
     memory: float = 4.0
     output: str = "runs"
     run_name: str | None = None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from maskedclip_composer.callbacks.atomic import write_whole
+from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.evaluation.cells import Cell, Outcome, Suite, model_folder, without_nan
 from maskedclip_composer.evaluation.classifier_card import classifier_card
 from maskedclip_composer.evaluation.classifier_file import (
@@ -99,8 +100,8 @@ def _facts(
         train_images=outcome.train_images,
         encoder={
             "name": cell.encoder,
-            "source": known.source,
-            "description": known.description,
+            "source": without_folders(known.source),  # the file is passed on; suite.json has the paths
+            "description": without_folders(known.description),
             "sha256": known.fingerprint,
         },
         val_roc=val_roc,

@@ -1,6 +1,7 @@
 """Terms add up: what a part asks holds for the whole, and a further part never loosens anything."""
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_prep.readers.catalogue import DATASETS
@@ -66,6 +67,31 @@ def test_single_licences():
     # What is not known stays so, whatever else is said.
     for licence in ("", "none stated", "A licence of ours", "CC BY 4.0 (check at the source)"):
         assert strictness(licence) == (UNKNOWN, UNKNOWN, UNKNOWN)
+
+
+@pytest.mark.parametrize("licence", ["CC BY NC 4.0", "cc-by-nc", "CC BY 4.0, not for commercial use"])
+def test_no_commercial_use_however_it_is_written(licence):
+    assert strictness(licence) == (ALLOWED, NO, CONDITION)
+
+
+def test_terms_that_follow_a_licence_count():
+    assert strictness("CC BY 4.0 (research purposes only)") == (ALLOWED, NO, CONDITION)
+    assert strictness("CC BY 4.0, may not be redistributed") == (ALLOWED, ALLOWED, NO)
+    assert strictness("CC0", "for internal evaluation") == (UNKNOWN, UNKNOWN, UNKNOWN)
+    assert strictness("not public domain, all rights reserved") == (UNKNOWN, UNKNOWN, UNKNOWN)
+    assert strictness("A licence of ours", "research use") == (UNKNOWN, NO, UNKNOWN)
+    assert "ask the owners" not in Terms.of([Part("a", "CC BY 4.0", "task 2")]).asks
+    assert ("CC0", "nothing", "a") in Terms.of([Part("a", "CC0")]).lines()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(LICENCES), st.sampled_from(SAID), st.text("abcdefxyzäß界012", min_size=1, max_size=9))
+def test_a_word_that_is_not_known_makes_a_part_unknown(licence, said, word):
+    assume(word != "cc0")
+    for part in (Part("a", f"{licence} {word}", said), Part("a", licence, f"{said}; not{word}")):
+        terms = Terms.of([part])
+        assert terms.unknown == ["a"]
+        assert all(strict >= UNKNOWN for strict in terms.strictness.values())
 
 
 def test_no_known_set_is_taken_for_free():

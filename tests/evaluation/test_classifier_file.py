@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.evaluation.cells import load_suite
 from maskedclip_composer.evaluation.classifier_file import (
     CLASSIFIER_FILE,
     ClassifierFacts,
@@ -63,6 +64,20 @@ def test_beside_it_lies_what_it_is(saved_suite):
     assert "one grade for a photograph" in card
     assert "of 2, the best on validation by macro ROC" in card
     assert "assumed: the shards came without report.json" in card
+
+
+def test_no_folder_of_the_machine_leaves_with_it(saved_suite):
+    for task, protocol in CELLS:
+        place = saved_suite.model(task, protocol)
+        with safe_open(place / CLASSIFIER_FILE, framework="np") as file:
+            content = json.loads(file.metadata()["classifier"])
+        known = load_suite(saved_suite.folder).encoders[saved_suite.cells[task, protocol][0].encoder]
+        assert str(saved_suite.encoder.parent) in known.source  # else nothing is shown here
+        for text in (json.dumps(content), (place / "README.md").read_text()):
+            assert str(saved_suite.encoder.parent) not in text
+            assert str(saved_suite.folder) not in text
+        assert content["encoder"]["source"] == saved_suite.encoder.name
+        assert f"| encoder | {content['encoder']['name']} |" in (place / "README.md").read_text()
 
 
 def facts_of(encoder, classes: int = 3) -> ClassifierFacts:

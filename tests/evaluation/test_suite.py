@@ -17,6 +17,7 @@ from maskedclip_composer.evaluation import suite as module
 from maskedclip_composer.evaluation.cells import load_outcomes, load_suite, load_test_split, picture_folder
 from maskedclip_composer.export.encoder import load_encoder, save_encoder
 from maskedclip_composer.report import write
+from tests.cards.small import write_run, write_suite
 from tests.evaluation.conftest import LABELS, SIZES, TINY, write_mds
 
 ROOT = Path(__file__).parents[2]
@@ -302,6 +303,23 @@ def write_mds_without(folder: Path) -> None:
     rng = np.random.default_rng(3)
     labels = ["1", "2", "1", "2", "2"]
     write_mds(folder, labels, [photograph(label, rng) for label in labels])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_runs_are_updated_unless_that_is_switched_off(options, tmp_path, capsys, monkeypatch, wanted):
+    pretrained = write_run(tmp_path / "pretrained")
+    suite = write_suite(tmp_path / "suite", pretrained)
+    monkeypatch.setattr(module, "evaluate", lambda *arguments: suite)
+
+    def content() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in pretrained.rglob("*") if path.is_file()}
+
+    before = content()
+    status, out, _ = run(capsys, options(*([] if wanted else ["update_runs=false"])))
+    assert status == 0
+    assert "report.html" in out
+    changed = {Path(path).name for path, text in content().items() if before.get(path) != text}
+    assert changed == ({"model_card.md", "data_card.md", "dashboard.html", "suites.json"} if wanted else set())
 
 
 def test_help_needs_no_config(capsys):
