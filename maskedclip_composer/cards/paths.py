@@ -4,14 +4,16 @@ import re
 
 from maskedclip_composer.callbacks.redaction import HIDDEN, redact_text
 
-_NAME = r"[^\s/\\'\"(),;\]]+"
+_NAME = r"(?:[^\s/\\'\"(),;\]]|\([^\s/\\()]*\))+"
 # A folder may have spaces in its name. None stands beside a separator, where a sentence goes on behind a path. Where
 # both may be meant, as in `/data/x with mean/std`, words are lost rather than a folder told.
-_FOLDER = rf"{_NAME}(?: +[^\s/\\'\"(),;:\]]+)*"
+_FOLDER = rf"{_NAME}(?: +(?:[^\s/\\'\"(),;:\]]|\([^\s/\\()]*\))+)*"
 _ABSOLUTE = re.compile(
     rf"(?:(?<=^)|(?<=[\s:='\"(\[@,;`]))(?:file://)?(?:~[\w.-]*|\.{{0,2}})/(?:{_FOLDER}/)*(?=[^\s/'\"(),;\]])"
 )
-_WINDOWS = re.compile(rf"(?<!\w)(?:file:///)?(?:[A-Za-z]:[\\/](?!/)\\?|\\\\+{_FOLDER}\\+)(?:{_FOLDER}[\\/]+)*")
+_WINDOWS = re.compile(
+    rf"(?<!\w)(?:file:/{{2,3}})?(?:[A-Za-z]:[\\/](?!/)\\?|(?<!\\)\\{{2,4}}{_FOLDER}\\)(?:{_FOLDER}[\\/]+)*"
+)
 _STORE = re.compile(rf"(?<![\w+.-])(?!https?:|file:)[a-z][a-z0-9+.-]*://(/*(?:{_FOLDER}/)*)({_NAME})?", re.IGNORECASE)
 
 _PHOTOGRAPH = re.compile(r"[^\s,;:()'\"]+\.(?:jpe?g|png|tiff?|bmp|ppm|webp|gif|dcm)\b", re.IGNORECASE)

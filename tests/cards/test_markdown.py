@@ -61,6 +61,7 @@ def test_code_keeps_hashes_and_commands_and_hands_the_rest_to_plain():
         (r"\\server\share\team\a.pth is absent", "a.pth is absent"),
         (repr("C:\\Users\\me\\a.pth"), "'a.pth'"),
         ("/data/my weights/x", "x"),
+        ("/data/my weights (old)/x (new)", "x (new)"),
         ("of '/data/my old weights/x y.pth'", "of 'x y.pth'"),
         ("/data/x is at /home/me/y", "x is at y"),
         ("/data/x and mae:/data/w/a.pth of https://a.example/x/y", "x and mae:a.pth of https://a.example/x/y"),
@@ -73,3 +74,11 @@ def test_code_keeps_hashes_and_commands_and_hands_the_rest_to_plain():
 )
 def test_paths_of_a_machine_are_cut_to_their_last_name(text, expected):
     assert without_folders(text) == expected
+
+
+@pytest.mark.parametrize(
+    "part", ["\\", "/", "/a ", "a b ", "/a(", "c:\\a b ", "s3://a b ", "~", "a:", "(", "\\\\a (b) "]
+)
+def test_a_long_text_of_anybodys_making_is_read_at_once(part):
+    """A hundred thousand characters: what looked over and over from each of them would not come back."""
+    assert isinstance(without_folders(part * (100_000 // len(part))), str)
