@@ -24,6 +24,7 @@ from maskedclip_composer.callbacks.build import tracking_callbacks
 from maskedclip_composer.callbacks.export import EncoderExport
 from maskedclip_composer.callbacks.fault_file import FaultFile
 from maskedclip_composer.callbacks.run_cards import RunCards
+from maskedclip_composer.callbacks.text_side import TextSide
 from maskedclip_composer.callbacks.tracking import FaultTolerantMLFlowLogger
 from maskedclip_composer.callbacks.whole_checkpoints import LATEST, WholeCheckpoints
 from maskedclip_composer.checkpoints import prepare_checkpoints
@@ -111,6 +112,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         ),
         callbacks=[
             *callbacks,
+            *([TextSide(config.run_folder, load_tokenizer(config.text_encoder))] if config.reads_texts else []),
             EncoderExport(config.run_folder / "encoder.safetensors", config.image_encoder.name),
             RunCards(config.run_folder, tracker),
             Dashboard(config.run_folder, config.tracking.dashboard_interval, tracker),

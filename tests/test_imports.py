@@ -69,7 +69,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"composer", "streaming", "omegaconf"},
     ),
     # `use` reads what `export` writes, and `export` writes what `use` has loaded: two areas, no circle of files.
-    "export": ({"__main__", "errors", "callbacks", "data", "models", "use"}, {"composer", "streaming", "omegaconf"}),
+    # Likewise `cards`, which compares a run with encoders, tells the terms of what is exported.
+    "export": (
+        {"__main__", "errors", "callbacks", "cards", "data", "models", "use"},
+        {"composer", "streaming", "omegaconf"},
+    ),
     "report": ({"errors", "callbacks", "evaluation"}, {"composer", "streaming", "timm", "omegaconf"}),
     "dashboard": (
         {"errors", "times", "callbacks", "cards", "evaluation", "report"},

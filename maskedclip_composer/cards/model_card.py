@@ -11,11 +11,10 @@ from maskedclip_composer.cards import model_facts, model_results, run_facts
 from maskedclip_composer.cards.biases import bias_lines
 from maskedclip_composer.cards.front_matter import front_matter
 from maskedclip_composer.cards.markdown import Markdown, code, plain
+from maskedclip_composer.cards.model_terms import model_terms, model_terms_lines
 from maskedclip_composer.cards.paths import without_folders
 from maskedclip_composer.cards.prompt_pack import pack_of
 from maskedclip_composer.cards.run_files import RunFiles
-from maskedclip_composer.cards.terms import Part, Terms
-from maskedclip_composer.cards.terms_section import meaning, terms_section
 from maskedclip_composer.cards.training_data import StreamData
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def model_card(
         evaluations: What suites have measured of it.
         told: Why other suites are not shown.
     """
-    terms = Terms.of([part for stream in streams for part in stream.parts] + _started_from(run))
+    terms = model_terms(run, streams)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # it is Markdown: `plain` escapes every value instead
@@ -62,7 +61,7 @@ def model_card(
         mean=code(said.get("mean", "")),
         std=code(said.get("std", "")),
         data=model_facts.data(streams),
-        terms=_block([meaning(terms), "", *terms_section(terms, "This model, to be as careful as its data want it")]),
+        terms=_block(model_terms_lines(terms)),
         contamination=model_results.contamination(streams, evaluations),
         results=model_results.results(evaluations, told),
         cost=run_facts.cost(run),
@@ -77,11 +76,6 @@ def model_card(
     pack = pack_of(run)
     data = front_matter(run, streams, terms, evaluations, pack.language if pack else None)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
-
-
-def _started_from(run: RunFiles) -> list[Part]:
-    """Return the weights that training began with: their terms are theirs, and no file of a run tells them."""
-    return [Part(f"starting weights: {name}", "") for name in model_facts.starting_weights(run)]
 
 
 def _absent(run: RunFiles, streams: Sequence[StreamData]) -> list[str]:

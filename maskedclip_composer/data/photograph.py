@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +24,7 @@ from maskedclip_composer.data.retina import Crop, find_retina
 from maskedclip_composer.errors import UserError
 
 # PIL reads 16-bit and float modes too, but its conversion to RGB clips them to white.
-_MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr"})
+MODES = frozenset({"RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr"})
 
 
 # Of EXIF 2.3, table 4.6.4, as `ImageOps.exif_transpose` has them.
@@ -77,14 +77,27 @@ class Recipe:
 
 
 def recipe_of_report(report: Path) -> Recipe | None:
-    """Read from the `report.json` of a preparation what was done to its photographs; None where it does not say."""
+    """Read from the `report.json` of a preparation what was done to its photographs; None where it does not say.
+
+    The report of a build tells it of each set. Where a part of them came cropped, the crop of the others counts.
+    """
     try:
-        options = json.loads(report.read_text())["options"]
-        # Beside the recipe stands what else was asked for, such as pseudonyms.
-        known = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
-        return Recipe(**known) if {"size", "crop"} <= known.keys() else None
+        content = json.loads(report.read_text())
+        sets = {place: told for place, told in content.get("sets", {}).items() if not place.startswith("downstream/")}
+        recipes = [_recipe_of_options(told["options"]) for told in (sets.values() if sets else [content])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
         return None
+    recipes.sort(key=lambda recipe: not recipe.crop)
+    alike = {replace(recipe, crop=recipes[0].crop) for recipe in recipes}
+    return recipes[0] if len(alike) == 1 else None
+
+
+def _recipe_of_options(options: dict[str, Any]) -> Recipe:
+    # Beside the recipe stands what else was asked for, such as pseudonyms.
+    known = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
+    if not {"size", "crop"} <= known.keys():
+        raise KeyError("size, crop")
+    return Recipe(**known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +160,7 @@ def _prepare(original: bytes, recipe: Recipe) -> Prepared | str:
         if stored.format in ("JPEG", "MPO"):
             check_jpeg(original)
         image, is_sound = _load(stored, original)
-        if image.mode not in _MODES:
+        if image.mode not in MODES:
             return f"pixel mode {image.mode} is not 8-bit colour or grey"
         baseline = stored.format == "JPEG" and stored.mode == "RGB" and not stored.info.get("progressive")
         orientation = stored.getexif().get(0x0112, 1)  # only now: PIL turns a TIFF when it loads it

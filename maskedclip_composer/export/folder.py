@@ -1,6 +1,7 @@
 """An exported folder: it gets its name when it is whole, and says of each of its files what it should be."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 
 from maskedclip_composer.callbacks.atomic import publish, sync
 from maskedclip_composer.errors import UserError
+from maskedclip_composer.export.golden import DESCRIPTION, FORMAT
 
 SUMS = "SHA256SUMS"
 README = "README.md"  # for people, who may edit it: it has no checksum
@@ -41,7 +43,10 @@ def whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         aside.mkdir(parents=True)
         yield aside
         write_sums(aside)
+        mode = (aside / SUMS).stat().st_mode
         for path in [*aside.rglob("*")]:
+            if path.is_file():
+                path.chmod(mode)  # safetensors' own, for one, are for nobody but their owner
             sync(path)
         if folder.exists():
             os.replace(folder, old)  # a folder cannot be replaced by another in one step
@@ -61,10 +66,26 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / SUMS).is_file():
+    if not _is_export(folder):
         raise UserError(f"--out {folder} is there already and is no export.\nChoose a folder that does not exist yet.")
     if not overwrite:
         raise UserError(f"--out {folder} holds an export already.\nChoose another folder, or add --overwrite.")
+    known = {*read_sums(folder), SUMS, README}
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    if others := sorted({path.relative_to(folder).as_posix() for path in found} - known):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UserError(
+            f"--out {folder} holds {others[0]}{more}, which the export did not write and --overwrite would delete.\n"
+            "Move it away, or choose another folder."
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        said = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("format") == FORMAT and (folder / SUMS).is_file()
 
 
 def write_sums(folder: Path) -> None:

@@ -62,7 +62,8 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
     """
     architecture = source.architecture
     metadata = f"---\nlibrary_name: {_LIBRARY[to]}\ntags: [retina, colour-fundus-photography, maskedclip]\n---\n"
-    head = source.card or f"{metadata}# {source.name}\n"
+    card = source.card
+    head = card or f"{metadata}# {source.name}\n{_other_weights(source)}"
     head = re.sub(r"^library_name: .*$", f"library_name: {_LIBRARY[to]}", head, count=1, flags=re.MULTILINE)
     blocks, vit = [_LINES[to]], source.model.branch.image_encoder.vit
     if to == "hf" and why_not(vit) is None:
@@ -71,7 +72,7 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
     crop = "cropped to the retina and " if recipe.crop else ""
     resized = f"resized to a short side of {recipe.size} pixels at most" if recipe.size else "kept at their size"
     preparation = f"were {crop}{resized} before training"
-    if not source.tells_preparation:
+    if not architecture.recipe_known:
         preparation = f"were prepared in a way that the run does not record; taken is the default: {crop}{resized}"
     arguments = ", ".join(f"{name}={value!r}" for name, value in model_arguments(source).items())
     name = architecture.image_encoder.split(".")[0]
@@ -86,7 +87,7 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
         *([f"Terms of the training data: {TERMS}."] if has_terms else []),
         "Files and outputs are checked by `python -m maskedclip_composer verify FOLDER`, files alone by "
         f"`sha256sum --check {SUMS}`.",
-        *(["All below is the run's card: other files that it names are in the run's folder."] if source.card else []),
+        *(["All below is the run's card: other files that it names are in the run's folder."] if card else []),
         "For research; not for use on patients.",
     ]
     loading = ["## Load this folder", *(f"```python\n{block}```" for block in blocks)]
@@ -94,3 +95,14 @@ def readme(source: Source, to: str, *, has_terms: bool, notes: list[str]) -> str
     text = "\n\n".join(loading).replace("SIZE", str(architecture.image_size))
     begin, section, rest = head.rstrip().partition("\n## ")  # before the card's first section
     return f"{begin.rstrip()}\n\n{text}\n{section}{rest}".rstrip() + "\n"
+
+
+def _other_weights(source: Source) -> str:
+    """Say of which checkpoint the weights are, where they are not those of the run's encoder file."""
+    if source.checkpoint is None or source.is_encoder_of_run:
+        return ""
+    step = re.search(r"-ba(\d+)", source.checkpoint)
+    told = f"\nWeights of the checkpoint `{source.checkpoint}`" + (f", step {int(step[1]):,}.\n" if step else ".\n")
+    if source.has_card:
+        told += "The run's model card is left out: it tells of encoder.safetensors, and these are other weights.\n"
+    return told

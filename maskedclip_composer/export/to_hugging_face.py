@@ -69,6 +69,7 @@ def preprocessor(source: Source) -> dict[str, Any]:
         "image_mean": list(architecture.mean),
         "image_std": list(architecture.std),
         "recipe": asdict(architecture.recipe),
+        "recipe_known": architecture.recipe_known,
     }
 
 

@@ -84,6 +84,7 @@ def write(source: Source, folder: Path) -> list[str]:
         },
         "text": None,
         "recipe": asdict(architecture.recipe),
+        "recipe_known": architecture.recipe_known,
     }
     if architecture.texts is not None:
         assert source.tokenizer is not None

@@ -26,7 +26,10 @@ def write(source: Source, folder: Path) -> list[str]:
         patch_size=encoder.patch_size,
         mean=architecture.mean,
         std=architecture.std,
-        extra={"recipe": json.dumps(asdict(architecture.recipe))},
+        extra={
+            "recipe": json.dumps(asdict(architecture.recipe)),
+            "recipe_known": json.dumps(architecture.recipe_known),
+        },
     )
     return []
 

@@ -65,7 +65,7 @@ def timm_config(source: Source) -> dict[str, Any]:
             "first_conv": "patch_embed.proj",
             "classifier": "head",
         },
-        "maskedclip": {"recipe": asdict(architecture.recipe)},
+        "maskedclip": {"recipe": asdict(architecture.recipe), "recipe_known": architecture.recipe_known},
     }
 
 

@@ -29,13 +29,14 @@ def export(source: Path, to: str, out: Path, *, overwrite: bool = False) -> list
     check_place(out, overwrite=overwrite)
     target = target_of(to)
     opened = open_source(source)
+    terms = opened.terms
     with whole_folder(out, overwrite=overwrite) as folder:
         notes = target.write(opened, folder)
-        for name, text in ((TERMS, opened.terms), (DATA_CARD, opened.data_card)):
+        for name, text in ((TERMS, terms), (DATA_CARD, opened.data_card)):
             if text is not None:
                 (folder / name).write_text(text)
         write_golden(folder, compute_golden(to, opened.model, opened.tokenizer if target.WITH_TEXTS else None))
-        (folder / README).write_text(readme(opened, to, has_terms=opened.terms is not None, notes=notes))
+        (folder / README).write_text(readme(opened, to, has_terms=terms is not None, notes=notes))
         write_sums(folder)
         refuse_failed(
             verify_folder(folder),

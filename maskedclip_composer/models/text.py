@@ -15,6 +15,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from maskedclip_composer.errors import UserError
 
+FOLDER = "text_encoder"
+"""In a run's folder and in an exported one: the text encoder's config and its tokenizer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
@@ -125,6 +128,18 @@ def load_tokenizer(config: TextEncoderConfig) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(_cannot_load(config.name, error)) from error
+
+
+def save_text_side(encoder: TextEncoder, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write what belongs to the weights of a text encoder: its config and its tokenizer.
+
+    Args:
+        encoder: As it is trained.
+        tokenizer: Its own.
+        folder: `load_tokenizer` and `build_text_encoder` without `pretrained` read it by this name.
+    """
+    encoder.encoder.config.save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
 
 
 def _cannot_load(name: str, error: Exception) -> str:

@@ -10,6 +10,7 @@ from maskedclip_composer.config_file import load_config
 from maskedclip_composer.data.photograph import Recipe, recipe_of_report
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
+from maskedclip_composer.models.text import FOLDER
 from maskedclip_composer.models.vit import IMAGE_MEAN, IMAGE_STD, ImageEncoderConfig
 from maskedclip_composer.objectives.base import ObjectiveConfig
 
@@ -48,6 +49,7 @@ class Architecture:
         bridge: Depth and heads.
         texts: None for a model that was trained without texts.
         recipe: How photographs were prepared for training, and so must be for use.
+        recipe_known: Whether that is recorded; the default recipe otherwise.
     """
 
     image_encoder: str
@@ -59,6 +61,7 @@ class Architecture:
     bridge: BridgeConfig = field(default_factory=lambda: BridgeConfig(depth=0))
     texts: Texts | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    recipe_known: bool = False
 
     def encoder_config(self) -> ImageEncoderConfig:
         """Return the config that builds the image encoder, without weights."""
@@ -112,12 +115,15 @@ def architecture_of_run(folder: Path, *, mean: tuple[float, ...], std: tuple[flo
     texts = None
     if two_towers:
         key, objective = next(iter(two_towers.items()))
+        kept = folder / FOLDER
         texts = Texts(
-            source=config.text_encoder.name,
+            # The run's own copy: the other name may be relative to where training was started, or have changed since.
+            source=str(kept) if kept.is_dir() else config.text_encoder.name,
             layers=tuple(config.text_encoder.layers),
             max_tokens=config.data.max_tokens,
             objective={key: asdict(objective)},
         )
+    recipe, recipe_known = recipe_of_run(folder)
     return Architecture(
         image_encoder=config.image_encoder.name,
         image_size=config.data.image_size,
@@ -127,7 +133,8 @@ def architecture_of_run(folder: Path, *, mean: tuple[float, ...], std: tuple[flo
         std=std,
         bridge=config.bridge,
         texts=texts,
-        recipe=recipe_of_run(folder),
+        recipe=recipe,
+        recipe_known=recipe_known,
     )
 
 
@@ -149,11 +156,19 @@ def objective_config(texts: Texts) -> ObjectiveConfig:
     return config
 
 
-def recipe_of_run(folder: Path) -> Recipe:
-    """Read how the photographs of a run were prepared; the default, with a warning, where nothing says."""
-    for path in sorted((folder / "data").glob(f"*/{PREPARED}")):
-        if (recorded := recipe_of_report(path)) is not None:
-            return recorded
-    recipe = Recipe()
-    log.warning("%s does not say how its photographs were prepared: %s is taken", folder, recipe)
-    return recipe
+def recipe_of_run(folder: Path) -> tuple[Recipe, bool]:
+    """Read how the photographs of a run were prepared, and tell whether that is recorded.
+
+    It is the default, with a warning, where nothing says, and that of the paired stream, with a warning, where the
+    streams were prepared differently.
+    """
+    told = {path.parent.name: recipe_of_report(path) for path in sorted((folder / "data").glob(f"*/{PREPARED}"))}
+    recipes = {stream: recipe for stream, recipe in told.items() if recipe is not None}
+    if not recipes:
+        log.warning("%s does not say how its photographs were prepared: %s is taken", folder, Recipe())
+        return Recipe(), False
+    recipe = next(iter(recipes.values()))
+    if len(set(recipes.values())) > 1:
+        differing = "; ".join(f"{stream}: {recipe}" for stream, recipe in recipes.items())
+        log.warning("%s has streams that were prepared differently (%s): %s is taken", folder, differing, recipe)
+    return recipe, True

@@ -19,7 +19,7 @@ from maskedclip_composer.export.model_weights import read_model_weights
 from maskedclip_composer.export.sharded import LAYOUT
 from maskedclip_composer.models.attention import use_backend
 from maskedclip_composer.models.branch import ImageBranch
-from maskedclip_composer.models.text import TextEncoderConfig, build_text_encoder, load_tokenizer
+from maskedclip_composer.models.text import FOLDER, TextEncoderConfig, build_text_encoder, load_tokenizer
 from maskedclip_composer.models.vit import ImageEncoder, build_vit
 from maskedclip_composer.objectives.base import Parts
 from maskedclip_composer.use.architecture import (
@@ -34,7 +34,7 @@ from maskedclip_composer.use.tokenizer import Tokenizer
 from maskedclip_composer.use.transform import PhotographTransform
 
 WEIGHTS = "model.safetensors"
-TEXT_FOLDER = "text_encoder"
+TEXT_FOLDER = FOLDER
 
 
 class Loaded(NamedTuple):
@@ -169,7 +169,9 @@ def _encoder_alone(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     if "recipe" in metadata:  # an exported file; training writes its own into the run folder
-        architecture = replace(architecture, recipe=Recipe(**json.loads(metadata["recipe"])))
+        known = metadata.get("recipe_known") == "true"
+        architecture = replace(architecture, recipe=Recipe(**json.loads(metadata["recipe"])), recipe_known=known)
     elif (path.parent / "config.yaml").is_file():
-        architecture = replace(architecture, recipe=recipe_of_run(path.parent))
+        recipe, known = recipe_of_run(path.parent)
+        architecture = replace(architecture, recipe=recipe, recipe_known=known)
     return architecture, {f"branch.image_encoder.vit.{key}": value for key, value in loaded.vit.state_dict().items()}

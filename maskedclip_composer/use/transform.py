@@ -5,10 +5,10 @@ from io import BytesIO
 from pathlib import Path
 
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from maskedclip_composer.data.photograph import Prepared, Recipe, prepare_bytes, prepare_file
+from maskedclip_composer.data.photograph import MODES, Prepared, Recipe, prepare_bytes, prepare_file
 from maskedclip_composer.data.transforms import eval_transform
 from maskedclip_composer.errors import UserError
 
@@ -43,8 +43,14 @@ class PhotographTransform:
     def prepare(self, photograph: str | Path | bytes | Image.Image) -> Prepared | str:
         """Prepare a photograph as `data_prep` does, or say in a few words why it cannot be used."""
         if isinstance(photograph, Image.Image):
+            if photograph.mode not in MODES:
+                return f"pixel mode {photograph.mode} is not 8-bit colour or grey"
+            photograph.load()  # which turns a TIFF upright by itself
+            upright = ImageOps.exif_transpose(photograph)
+            # PNG has neither; the file, too, is turned into RGB, only after it was turned upright.
+            upright = upright.convert("RGB") if upright.mode in ("CMYK", "YCbCr") else upright
             buffer = BytesIO()
-            photograph.save(buffer, "PNG")
+            upright.save(buffer, "PNG")
             photograph = buffer.getvalue()
         if isinstance(photograph, bytes):
             return prepare_bytes(photograph, self.recipe)

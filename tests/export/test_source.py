@@ -12,8 +12,10 @@ import torch.distributed.checkpoint as dcp
 import yaml
 
 from maskedclip_composer.__main__ import main
+from maskedclip_composer.cards.write import write_cards
 from maskedclip_composer.export.source import open_source
 from maskedclip_composer.export.write import export
+from tests.cards.small import write_manifest
 
 CARD = """---
 library_name: maskedclip_composer
@@ -28,7 +30,6 @@ For research.
 
 SIZE of the set: 400.
 """
-DATA_CARD = "# photographs\n\n## Terms\n\nNo commercial use.\n\n## Sources\n\nA clinic.\n"
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:TypedStorage is deprecated")
@@ -56,21 +57,53 @@ def test_card_and_terms_of_the_run_come_along(run_folder, tmp_path):
     run = shutil.copytree(run_folder, tmp_path / "run")
     (run / "model_card.md").write_text(CARD)
     (run / "data_card.md").write_text("# All data\n")
-    (run / "data" / "paired").mkdir(parents=True)
-    (run / "data" / "paired" / "DATA_CARD.md").write_text(DATA_CARD)
     export(run, "safetensors", tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     begin, end = CARD.split("## What")
     assert text.startswith(begin)  # the metadata that a hub reads comes first
     assert text.endswith(f"\n## What{end}")
     assert len(begin) <= text.index("## Load this folder") < text.index("TERMS.md") < text.index("## What")
-    terms = (tmp_path / "out" / "TERMS.md").read_text()
-    assert "# Stream paired\n\nNo commercial use.\n" in terms
-    assert "clinic" not in terms
     export(tmp_path / "out" / "encoder.safetensors", "timm", tmp_path / "again")
+    terms = (tmp_path / "out" / "TERMS.md").read_text()
     assert (tmp_path / "again" / "TERMS.md").read_text() == terms
     assert (tmp_path / "again" / "data_card.md").read_text() == "# All data\n"
     assert "  TERMS.md\n" in (tmp_path / "again" / "SHA256SUMS").read_text()
+
+
+def test_terms_are_those_of_the_model_card_and_leave_nothing_out(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    write_manifest(run / "data" / "paired", [{"licence": "CC BY 4.0", "dataset": "clinic"}])
+    model_card, _ = write_cards(run)
+    terms = open_source(run).terms
+    assert terms is not None
+    head, section = terms.split("\n\n", 1)
+    assert head.startswith("# Terms")
+    assert section.strip() in model_card.read_text()
+    assert "CC BY 4.0" in section
+    unknown = next(line for line in section.splitlines() if line.startswith("**Not known**"))
+    assert "unpaired stream, not recorded" in unknown
+    assert "starting weights: " in unknown
+
+
+def test_the_card_is_not_given_to_other_weights_of_the_run(run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "model_card.md").write_text(CARD)
+    checkpoints = run / "checkpoints"
+    state = torch.load(checkpoints / "latest-rank0.pt", weights_only=True)
+    (checkpoints / "latest-rank0.pt").rename(checkpoints / "ep2-ba1400-rank0.pt")
+    (checkpoints / "latest-rank0.pt").symlink_to("ep2-ba1400-rank0.pt")
+    state["state"]["model"]["net.branch.image_encoder.vit.norm.bias"] += 1
+    torch.save(state, checkpoints / "ep1-ba700-rank0.pt")
+    assert open_source(run).card == CARD
+    assert open_source(checkpoints / "ep2-ba1400-rank0.pt").card == CARD
+    export(checkpoints / "ep1-ba700-rank0.pt", "timm", tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Weights of the checkpoint `ep1-ba700-rank0.pt`, step 700." in text
+    assert "model card is left out" in text
+    assert "What it is" not in text
+    assert "the run's card" not in text
+    (run / "encoder.safetensors").unlink()  # without it nothing tells of which weights the card is
+    assert open_source(run).card is None
 
 
 def test_a_hub_is_told_the_library_of_the_target(run_folder, tmp_path):
@@ -80,24 +113,48 @@ def test_a_hub_is_told_the_library_of_the_target(run_folder, tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])["library_name"] == "timm"
 
 
-def test_the_preparation_is_told_only_where_it_is_recorded(run_folder, tmp_path):
-    run = shutil.copytree(run_folder, tmp_path / "run")
-    export(run, "safetensors", tmp_path / "without")
-    assert "does not record; taken is the default" in (tmp_path / "without" / "README.md").read_text()
-    report = run / "data" / "paired" / "report.json"
-    report.parent.mkdir(parents=True)
-    report.write_text(json.dumps({"options": {"size": 64, "crop": False, "quality": 95, "encoding": "jpeg"}}))
-    export(run, "safetensors", tmp_path / "with")
-    text = (tmp_path / "with" / "README.md").read_text()
-    assert "Photographs were resized to a short side of 64 pixels at most before training." in text
+UNKNOWN, KNOWN = "does not record; taken is the default", "were resized to a short side of 64 pixels at most before"
 
 
-def test_nothing_is_said_about_terms_that_are_not_known(exported):
+@pytest.fixture
+def run_with_report(run_folder, tmp_path):
+    def write(options):
+        run = shutil.copytree(run_folder, tmp_path / "run")
+        (run / "data" / "paired").mkdir(parents=True)
+        (run / "data" / "paired" / "report.json").write_text(json.dumps({"options": options}))
+        return run
+
+    return write
+
+
+def test_the_preparation_is_told_where_it_is_recorded_and_by_an_export_of_the_export(run_with_report, tmp_path):
+    run = run_with_report({"size": 64, "crop": False, "quality": 95, "encoding": "jpeg"})
+    export(run, "safetensors", tmp_path / "encoder")
+    export(tmp_path / "encoder", "timm", tmp_path / "timm")
+    for folder in ("encoder", "timm"):
+        assert KNOWN in (tmp_path / folder / "README.md").read_text()
+    assert json.loads((tmp_path / "timm" / "config.json").read_text())["maskedclip"]["recipe_known"] is True
+
+
+def test_a_preparation_that_is_not_recorded_does_not_become_known(run_with_report, exported, tmp_path):
+    run = run_with_report({"pseudonyms": True})  # a report that does not say
+    export(run, "safetensors", tmp_path / "encoder")
+    export(exported["hf"], "safetensors", tmp_path / "again")  # of a run without a report
+    for folder in (exported["hf"], exported["timm"], tmp_path / "encoder", tmp_path / "again"):
+        assert UNKNOWN in (folder / "README.md").read_text()
+    for name in ("config.json", "preprocessor_config.json", "image_encoder/preprocessor_config.json"):
+        assert json.loads((exported["hf"] / name).read_text())["recipe_known"] is False
+    assert json.loads((exported["onnx"] / "config.json").read_text())["recipe_known"] is False
+
+
+def test_terms_that_are_not_known_are_said_not_to_be(exported, run_folder, tmp_path):
     for folder in exported.values():
         text = (folder / "README.md").read_text()
         assert "license" not in text.lower()
-        assert not (folder / "TERMS.md").exists()
         assert "library_name" in yaml.safe_load(text.split("---")[1])
+        assert "not known: do not assume it" in (folder / "TERMS.md").read_text()
+    shutil.copy(run_folder / "encoder.safetensors", tmp_path)
+    assert open_source(tmp_path / "encoder.safetensors").terms is None  # of no run, and so nothing tells
 
 
 @pytest.mark.parametrize("target", ["timm", "hf", "onnx", "safetensors"])
@@ -117,7 +174,7 @@ def test_commands_end_with_messages(run_folder, exported, tmp_path, capsys):
     assert main(["export", str(run_folder), "--to", "timm", "--out", str(exported["timm"])]) == 2
     assert "holds an export already.\n  Choose another folder, or add --overwrite." in capsys.readouterr().err
     assert main(["export", str(run_folder), "--to", "safetensors", "--out", str(out)]) == 0
-    assert re.search(rf"^{out}: 5 files, \d\.\d MB, verified$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(rf"^{out}: 6 files, \d\.\d MB, verified$", capsys.readouterr().out, re.MULTILINE)
     again = ["export", str(out / "encoder.safetensors"), "--to", "safetensors", "--out", str(out), "--overwrite"]
     assert main(again) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -9,9 +9,11 @@ import maskedclip_composer
 from maskedclip_composer.build import build_model
 from maskedclip_composer.config import TrainConfig
 from maskedclip_composer.config_file import load_config
+from maskedclip_composer.data.photograph import Recipe
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.export.encoder import load_encoder
-from maskedclip_composer.models.text import mean_tokens
+from maskedclip_composer.models.text import mean_tokens, save_text_side
+from maskedclip_composer.use.architecture import recipe_of_run
 from tests.data_prep.drawing import retina
 from tests.model_run import write_run
 
@@ -105,6 +107,51 @@ def test_the_recipe_of_the_preparation_comes_from_the_run(run_folder, tmp_path, 
     recipe = maskedclip_composer.load(folder).transform.recipe
     assert (recipe.size, recipe.crop, recipe.quality) == (64, False, 95)
     assert not caplog.text
+
+
+def written(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def options(**changed):
+    return {"size": 384, "crop": True, "quality": 90, "encoding": "jpeg"} | changed
+
+
+def test_the_recipe_of_a_build_comes_from_its_sets(tmp_path):
+    sets = {"paired/odir5k": options(), "unpaired/refuge": options(crop=False), "downstream/idrid": options(size=64)}
+    report = {"options": {"size": 384}, "sets": {place: {"options": told} for place, told in sets.items()}}
+    written(tmp_path / "data" / "paired" / "report.json", report)
+    recipe, known = recipe_of_run(tmp_path)
+    assert known
+    assert (recipe.size, recipe.crop) == (384, True)
+    report["sets"]["unpaired/refuge"] = {"options": options(size=512)}
+    written(tmp_path / "data" / "paired" / "report.json", report)
+    assert recipe_of_run(tmp_path) == (Recipe(), False)
+
+
+def test_streams_that_were_prepared_differently_are_told(tmp_path, caplog):
+    for stream, size in (("paired", 256), ("unpaired", 384)):
+        written(tmp_path / "data" / stream / "report.json", {"options": options(size=size)})
+    assert recipe_of_run(tmp_path)[0].size == 256
+    assert "prepared differently" in caplog.text
+
+
+def test_a_run_keeps_its_text_side(run_folder, tmp_path, images):
+    """The text encoder's folder may have gone, or be another one under the same name."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    expected = maskedclip_composer.load(folder)
+    assert expected.model.text_encoder is not None
+    save_text_side(expected.model.text_encoder, expected.tokenizer.tokenizer, folder / "text_encoder")
+    config = (folder / "config.yaml").read_text()
+    name = load_config(TrainConfig, str(folder / "config.yaml"), []).text_encoder.name
+    (folder / "config.yaml").write_text(config.replace(name, "gone"))
+    found = maskedclip_composer.load(folder)
+    texts = ["glaucoma", "a fundus photograph"]
+    assert torch.equal(found.tokenizer(texts)["text_ids"], expected.tokenizer(texts)["text_ids"])
+    torch.testing.assert_close(
+        found.model.encode_text(**found.tokenizer(texts)), expected.model.encode_text(**expected.tokenizer(texts))
+    )
 
 
 def test_what_is_no_model_is_refused(run_folder, tmp_path):

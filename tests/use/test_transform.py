@@ -37,6 +37,22 @@ def test_an_opened_image_is_taken_too(tmp_path):
         assert torch.equal(transform(image), transform(path))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+def test_an_opened_photograph_that_lies_on_its_side_is_the_file(tmp_path, mode):
+    path = tmp_path / "eye.jpg"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    retina(200, 160).convert(mode).save(path, exif=turned)
+    transform = PhotographTransform(RECIPE, 32)
+    with Image.open(path) as image:
+        assert torch.equal(transform(image), transform(path))
+
+
+def test_an_opened_image_of_more_bits_is_refused(tmp_path):
+    with pytest.raises(UserError, match="pixel mode F"):
+        PhotographTransform(RECIPE, 32)(retina(200, 160).convert("F"))
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "broken.jpg"
     buffer = io.BytesIO()
