@@ -79,6 +79,7 @@ def test_paths_of_a_machine_are_cut_to_their_last_name(text, expected):
 @pytest.mark.parametrize(
     "part", ["\\", "/", "/a ", "a b ", "/a(", "c:\\a b ", "s3://a b ", "~", "a:", "(", "\\\\a (b) "]
 )
+@pytest.mark.timeout(30)
 def test_a_long_text_of_anybodys_making_is_read_at_once(part):
     """A hundred thousand characters: what looked over and over from each of them would not come back."""
     assert isinstance(without_folders(part * (100_000 // len(part))), str)
