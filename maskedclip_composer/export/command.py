@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from maskedclip_composer.use.options import check_writable
+
 TARGETS = {
     "timm": "image encoder for timm.create_model",
     "hf": "whole model, and its towers for transformers",
@@ -29,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export there")
     args = parser.parse_args(argv)
+    check_writable("--out", args.out, folder=True)
 
     from maskedclip_composer.export.write import export  # torch and transformers: not for --help
 

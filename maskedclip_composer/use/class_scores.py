@@ -14,6 +14,7 @@ from maskedclip_composer.use.class_texts import check_classes, class_features, c
 from maskedclip_composer.use.load import load
 from maskedclip_composer.use.one_photograph import Photograph, Photographs
 from maskedclip_composer.use.photographs import batches
+from maskedclip_composer.use.prepared_shards import prepared_with
 
 _ALIKE = 0.9999
 """Cosine of two classes' features from which on their order says little."""
@@ -66,6 +67,7 @@ def score(
         raise UserError(
             f"{source} was trained without texts, so words mean nothing to it.\nGive a run with objectives.lg_clip."
         )
+    prepared_with(photographs, transform.recipe)
     words = prompts.prompts
     check_classes(tokenizer, words)
     texts = class_features(model, tokenizer, words)

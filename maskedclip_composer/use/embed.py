@@ -2,11 +2,13 @@
 
 import argparse
 import importlib.metadata
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.use.options import add_model_option, add_reading_options, device_of
+from maskedclip_composer.use.options import add_model_option, add_reading_options, check_writable, device_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,24 +41,27 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out.suffix != ".parquet":
         raise UserError(f"--out {args.out}: the table is written as Parquet.\nName it {args.out.stem}.parquet.")
+    check_writable("--out", args.out)
 
     from maskedclip_composer.use.photographs import open_photographs
 
     photographs = open_photographs(args.photos, args.images)  # before torch loads a model: errors come at once
     from maskedclip_composer.use.embedder import open_embedder
+    from maskedclip_composer.use.prepared_shards import prepared_with
 
     device = device_of(args.device)
     embedder = open_embedder(args.model, space=args.space, device=device)
     plan = {
         "--model of sha256": embedder.about["model_sha256"] or embedder.about["encoder_sha256"],
         "--space": embedder.space,
-        "PHOTOS of sha256": photographs.fingerprint,
-        "--images": args.images,
+        # As a digest: the place itself is nobody's business whom the table is given to.
+        "PHOTOS (folder, names, sizes and times) of sha256": photographs.fingerprint,
         "--batch-size": args.batch_size,  # may change the last bits
         "--device": device,
         "version": importlib.metadata.version("maskedclip-composer"),
     }
-    about = _about(args, plan) | embedder.about
+    recipe = prepared_with(photographs, embedder.transform.recipe)
+    about = _about(args, plan) | embedder.about | {"recipe": None if recipe is None else asdict(recipe)}
     table = embed(photographs, embedder, args.out, plan, about, args.batch_size, args.workers, device)
     return _summarise(table, args.out)
 
@@ -71,7 +76,7 @@ def embed(
     workers: int,
     device: str,
 ) -> "pyarrow.Table":
-    """Write the table of embeddings, or go on with it; return it without its features.
+    """Write the table of embeddings, or go on with it; return its columns image, status and reason.
 
     Args:
         photographs: To embed.
@@ -119,7 +124,7 @@ def embed(
                     parts.write(start, part)
                     start, waiting = start + len(part), []
         parts.join(wanted)
-    return pyarrow.parquet.read_table(out, columns=[name for name in wanted.names if name not in blank])
+    return pyarrow.parquet.read_table(out, columns=["image", "status", "reason"])
 
 
 def _about(args: argparse.Namespace, plan: dict[str, Any]) -> dict[str, Any]:
@@ -128,11 +133,21 @@ def _about(args: argparse.Namespace, plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": plan["version"],
-        "model": args.model,
-        "photographs": args.photos,
-        "images": args.images,
+        "model": _name(args.model),
+        "photographs": os.path.basename(os.path.abspath(args.photos)),
         "plan": plan,
     }
+
+
+def _name(source: str) -> str:
+    """Return a source without the folders of this machine: runs/a becomes a, mae:/data/b.pth becomes mae:b.pth."""
+    from maskedclip_composer.evaluation.encoders.load import LOADERS
+
+    kind, colon, rest = source.partition(":")
+    if not colon or kind not in LOADERS:
+        return os.path.basename(os.path.abspath(source))
+    parts = rest.split("@", 1) if kind == "timm" else [rest]
+    return f"{kind}:" + "@".join(os.path.basename(os.path.abspath(part)) for part in parts)
 
 
 def _summarise(table: "pyarrow.Table", out: Path) -> int:
@@ -140,7 +155,7 @@ def _summarise(table: "pyarrow.Table", out: Path) -> int:
     from maskedclip_composer.use.csv_table import csv_text
     from maskedclip_composer.use.embedding_table import UNREADABLE
 
-    found = table.select(["image", "status", "reason"]).to_pylist()
+    found = table.to_pylist()
     unreadable = [(row["image"], row["reason"]) for row in found if row["status"] == UNREADABLE]
     listed = out.with_name(f"{out.name}.unreadable.csv")
     print(f"{len(found) - len(unreadable)} of {len(found)} photographs embedded in {out}")

@@ -15,7 +15,7 @@ from maskedclip_composer.data.folders import path_below, require_folder, walk_im
 from maskedclip_composer.data.tables import Table, read_table
 from maskedclip_composer.data.transforms import decode
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.use.one_photograph import Photograph, as_text, shown
+from maskedclip_composer.use.one_photograph import Photograph, as_text, files_digest, shown
 from maskedclip_composer.use.transform import PhotographTransform
 
 
@@ -25,7 +25,7 @@ class ImageFiles:
     Args:
         root: The folder.
         paths: Of the files, below it.
-        fingerprint: Of the list.
+        fingerprint: See `Photographs`.
         names: What the files are called in the result; None takes their paths.
         columns: What is carried along.
         rows: The columns' values, a row per file.
@@ -74,7 +74,7 @@ class ImageFiles:
 
 def one_file(path: Path) -> ImageFiles:
     """Return the photograph at `path`."""
-    return ImageFiles(path.parent, [path.name], _digest([path.name]))
+    return ImageFiles(path.parent, [path.name], files_digest(path.parent, [path.name]))
 
 
 def files_of_folder(folder: Path) -> ImageFiles:
@@ -89,7 +89,7 @@ def files_of_folder(folder: Path) -> ImageFiles:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}).\nMend its permissions.") from error
     if not paths:
         raise UserError(f"{folder} holds no photograph.\nGive a folder with image files, or with prepared shards.")
-    return ImageFiles(folder, paths, _digest(paths))
+    return ImageFiles(folder, paths, files_digest(folder, paths))
 
 
 def files_of_table(path: Path, root: Path) -> ImageFiles:
@@ -114,7 +114,7 @@ def files_of_table(path: Path, root: Path) -> ImageFiles:
             "Give the folder that the paths start from as --images ROOT."
         )
     rows = [tuple(as_text(row[name]) for name in columns) for row in table.rows]
-    fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+    fingerprint = hashlib.sha256(path.read_bytes() + files_digest(root, paths).encode()).hexdigest()
     return ImageFiles(root, paths, fingerprint, names=names, columns=columns, rows=rows)
 
 
@@ -127,7 +127,3 @@ def _image_column(table: Table) -> str:
         remedy = f"Rename {near[0]} to image." if near else "Name the column of image paths image."
         raise UserError(f"{table.path} has no column image; it has {', '.join(table.columns)}.\n{remedy}")
     return found[0]
-
-
-def _digest(paths: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()

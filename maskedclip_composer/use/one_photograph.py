@@ -1,7 +1,10 @@
 """What is known of one photograph that a command works on, and what it wants of a collection of them."""
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,7 +43,7 @@ class Photographs(Protocol):
 
     Attributes:
         columns: Names of what is carried along of each.
-        fingerprint: Differs where the list of photographs does.
+        fingerprint: Differs where the folder, a name, or the size or time of a file does.
     """
 
     columns: tuple[str, ...]
@@ -67,6 +70,20 @@ def as_text(value: Any) -> str:
         return value.hex()
     text = value if isinstance(value, str) else cell_text(value)
     return text.encode(errors="replace").decode()
+
+
+def files_digest(root: Path, paths: Iterable[str]) -> str:
+    """Return the SHA-256 over a folder's place, and name, size and time of change of files below; none is opened."""
+    root = root.resolve()
+    digest = hashlib.sha256(os.fsencode(root))
+    for path in paths:
+        try:
+            found = os.stat(root / path)
+            about = f"{found.st_size} {found.st_mtime_ns}"
+        except OSError:
+            about = "absent"
+        digest.update(b"\0" + os.fsencode(path) + b"\0" + about.encode())
+    return digest.hexdigest()
 
 
 def shown(name: str) -> str:

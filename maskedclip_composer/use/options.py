@@ -2,6 +2,10 @@
 
 import argparse
 import os
+import tempfile
+from pathlib import Path
+
+from maskedclip_composer.errors import UserError
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +59,29 @@ def device_of(choice: str) -> str:
     """
     import torch
 
-    from maskedclip_composer.errors import UserError
-
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here.\nLeave --device out, or mend the driver.")
     return choice if choice != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_writable(option: str, path: Path, *, folder: bool = False) -> None:
+    """Refuse, before anything is computed, a place where nothing can be written; nothing is left there.
+
+    Args:
+        option: That names it.
+        path: The file; folders above it may be absent.
+        folder: Whether it is a folder.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    place = path if folder else path.parent
+    try:
+        if not folder and path.is_dir():
+            raise UserError(f"{option} {path} is a folder.\nGive the name of a file.")
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror}).\nGive another place.") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.use.options import add_reading_options, device_of
+from maskedclip_composer.use.options import add_reading_options, check_writable, device_of
 
 if TYPE_CHECKING:
     from maskedclip_composer.evaluation.classifier_file import ClassifierFacts, TrainedClassifier
@@ -47,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
             )
     if args.patients is not None and args.patients.resolve() == args.out.resolve():
         raise UserError(f"--patients {args.patients} is --out, too.\nGive it another name.")
+    check_writable("--out", args.out)
+    if args.patients is not None:
+        check_writable("--patients", args.patients)
 
     from maskedclip_composer.use.photographs import open_photographs
 
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
     classifier = load_classifier(args.model, device=device_of(args.device))
     check_columns(photographs.columns, classifier.facts, patients=args.patients is not None)
-    _warn_of_preparation(Path(args.photos), classifier.facts)
+    _warn_of_preparation(photographs, classifier.facts)
     found = predict(photographs, classifier, batch_size=args.batch_size, workers=args.workers)
     patients = of_patients(found) if args.patients is not None else None  # before anything is written
     write_photographs(args.out, found, photographs.columns, classifier.facts)
@@ -106,21 +109,15 @@ def transform_of(facts: "ClassifierFacts") -> "PhotographTransform":
     return PhotographTransform(as_it_is if facts.recipe is None else facts.recipe, facts.image_size)
 
 
-def _warn_of_preparation(photos: Path, facts: "ClassifierFacts") -> None:
+def _warn_of_preparation(photographs: "Photographs", facts: "ClassifierFacts") -> None:
     """Say where photographs may not look to the classifier as those that it was trained on."""
-    from maskedclip_composer.evaluation.preparation import recorded_recipe
+    from maskedclip_composer.use.prepared_shards import prepared_with
 
     if facts.recipe_source.startswith("assumed"):
         print(
             f"Warning: the preparation is {facts.recipe_source}; the default crop and size are used.", file=sys.stderr
         )
-    of_shards = recorded_recipe(photos) if photos.is_dir() else None
-    if of_shards is not None and facts.recipe is not None and of_shards != facts.recipe:
-        print(
-            f"Warning: {photos} was prepared with {of_shards.options()}, what the classifier was trained on with "
-            f"{facts.recipe.options()}.",
-            file=sys.stderr,
-        )
+    prepared_with(photographs, facts.recipe, "the classifier")
 
 
 def _summarise(found: "list[Prediction]", out: Path, *, strict: bool) -> int:

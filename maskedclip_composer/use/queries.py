@@ -14,6 +14,7 @@ from maskedclip_composer.use.embedder import FEATURES, IMAGE_FEATURES, Embedder,
 from maskedclip_composer.use.embedding_table import read_about
 from maskedclip_composer.use.image_files import one_file
 from maskedclip_composer.use.load import load
+from maskedclip_composer.use.one_photograph import shown
 from maskedclip_composer.use.transform import PhotographTransform
 
 
@@ -22,7 +23,7 @@ class Query:
     """One query.
 
     Attributes:
-        words: The text, or the file's name.
+        words: The text, or the file's name; its path as given where two files have one name.
         feature: In the space that is searched.
         file: Of a photograph; None for a text.
         sha256: Of its content.
@@ -66,41 +67,47 @@ def embed_queries(
         raise UserError("--space masked: texts are in the CLIP space alone.\nLeave --space out, or --text.")
     if repeated := [text for text in texts if list(texts).count(text) > 1]:
         raise UserError(f"--text {repeated[0]!r} is given twice.\nTake one out.")
-    if ":" in source and source.partition(":")[0] in LOADERS:
-        if texts:
-            raise UserError(f"--text: {source} reads no texts.\nGive --image, or a model that was trained with texts.")
+    of_others = ":" in source and source.partition(":")[0] in LOADERS
+    if of_others and texts:
+        raise UserError(f"--text: {source} reads no texts.\nGive --image, or a model that was trained with texts.")
+    if of_others or space == "masked":
         embedder, found = open_embedder(source, space=space, device=device), []
         _check_model(index, about, embedder, source, space)
     else:
         model, transform, tokenizer = load(source, device=device)
-        if space == "clip" and tokenizer is None:
+        if tokenizer is None:
             raise UserError(
                 f"{source} was trained without texts, so it has no CLIP space.\nGive --image, and leave --space out."
             )
-        embedder, found = embedder_of(model, transform, space), []
+        embedder, found = embedder_of(model, transform, tokenizer, space), []
         _check_model(index, about, embedder, source, space)
-        if tokenizer is not None and texts:
+        if texts:
             tokens = tokenizer(texts)
             check_classes(tokenizer, {text: [text] for text in texts})
             features = model.encode_text(**tokens).cpu().numpy()
             found = [Query(words=text, feature=feature) for text, feature in zip(texts, features, strict=True)]
     column = IMAGE_FEATURES if space == "clip" else FEATURES
-    found += [_of_file(Path(image), embedder, column) for image in images]
+    names = [Path(image).name for image in images]
+    for image, name in zip(images, names, strict=True):
+        found.append(_of_file(Path(image), embedder, column, as_given=names.count(name) > 1))
     return Queries(queries=found, column=column, transform=embedder.transform)
 
 
 def _check_model(index: Path, about: dict, embedder: Embedder, source: str, space: Space) -> None:
-    key = "model_sha256" if space == "clip" else "encoder_sha256"
-    if about[key] != embedder.about[key]:
-        raise UserError(
-            f"{index} was made with {about['model']}, whose weights are not those of {source}.\n"
-            "Features of two models cannot be compared: give that model, or embed the photographs again."
-        )
+    of_clip = {"model_sha256": "weights are not those", "tokenizer_sha256": "tokenizer is not that"}
+    for key, differ in (of_clip if space == "clip" else {"encoder_sha256": "weights are not those"}).items():
+        if about.get(key) != embedder.about[key]:  # earlier tables do not tell the tokenizer
+            raise UserError(
+                f"{index} was made with {about['model']}, whose {differ} of {source}.\n"
+                "Features of two models cannot be compared: give that model, or embed the photographs again."
+            )
 
 
-def _of_file(path: Path, embedder: Embedder, column: str) -> Query:
+def _of_file(path: Path, embedder: Embedder, column: str, *, as_given: bool) -> Query:
     photograph, image = one_file(path).read(0, embedder.transform)
     if image is None:
         raise UserError(f"--image {path}: {photograph.reason}.\nGive the file of a photograph.")
     (feature,) = embedder.embed(image[None])[column]
-    return Query(words=photograph.name, feature=feature, file=path, sha256=photograph.sha256)
+    return Query(
+        words=shown(str(path)) if as_given else photograph.name, feature=feature, file=path, sha256=photograph.sha256
+    )

@@ -1,13 +1,16 @@
 """The command `retrieve`: the photographs that fit a text, or look like another one."""
 
 import argparse
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.use.options import add_device_option, add_model_option, count, device_of
+from maskedclip_composer.use.options import add_device_option, add_model_option, check_writable, count, device_of
 
 if TYPE_CHECKING:
+    from maskedclip_composer.data.photograph import Recipe
     from maskedclip_composer.use.hits import Hits
 
 _SHOWN = 5
@@ -32,31 +35,36 @@ def main(argv: list[str] | None = None) -> int:
         "--space", choices=("clip", "masked"), help="which features to compare (default: clip for texts, else masked)"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the hits, .csv")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="also a page with their pictures, .html")
-    parser.add_argument("--photos", metavar="PHOTOS", help="where the photographs are now, for --page")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="also a page with their pictures, .html; needs --photos"
+    )
+    parser.add_argument("--photos", metavar="PHOTOS", help="the photographs that were embedded, for --page")
     parser.add_argument("--images", metavar="ROOT", help="likewise, the folder that a table's paths start from")
     add_device_option(parser)
     args = parser.parse_args(argv)
     _check(args)
 
     from maskedclip_composer.use.embedding_table import read_about
-    from maskedclip_composer.use.hits import hits_csv, open_indexed, search
+    from maskedclip_composer.use.hits import check_shown, hits_csv, open_indexed, search
 
     about = read_about(args.index)
-    pictures = open_indexed(args.index, about, args.photos, args.images) if args.page else None
+    photographs = open_indexed(args.index, args.photos, args.images) if args.page else None
     from maskedclip_composer.use.queries import embed_queries
 
     found = embed_queries(
         args.index, args.model, texts=args.text, images=args.image, space=args.space, device=device_of(args.device)
     )
+    _warn_of_preparation(about["recipe"], found.transform.recipe)
     hits = search(args.index, found, args.top)
+    if photographs is not None:
+        check_shown(args.index, hits, photographs, found.transform)
     from maskedclip_composer.callbacks.atomic import write_whole
 
     write_whole(args.out, hits_csv(hits))
-    if pictures is not None:
+    if photographs is not None:
         from maskedclip_composer.use.hits_page import hits_page
 
-        write_whole(args.page, hits_page(hits, pictures, found.transform, title=f"{args.index.name}: hits"))
+        write_whole(args.page, hits_page(hits, photographs, found.transform, title=f"{args.index.name}: hits"))
     _show(hits)
     print(f"{sum(len(of_query.hits) for of_query in hits)} hits in {args.out}" + (f", {args.page}" * bool(args.page)))
     return 0
@@ -68,8 +76,21 @@ def _check(args: argparse.Namespace) -> None:
     for option, path, suffix in (("--out", args.out, ".csv"), ("--page", args.page, ".html")):
         if path is not None and path.suffix != suffix:
             raise UserError(f"{option} {path}: the name must end in {suffix}.\nName it {path.stem}{suffix}.")
+        if path is not None:
+            check_writable(option, path)
+    if args.page is not None and not args.photos:
+        raise UserError("--page needs the photographs, whose place a table does not tell.\nGive --photos PHOTOS.")
     if args.page is None and (args.photos or args.images):
         raise UserError("--photos and --images are for --page.\nLeave them out, or give --page FILE.")
+
+
+def _warn_of_preparation(of_index: dict[str, Any] | None, recipe: "Recipe") -> None:
+    if of_index is not None and of_index != asdict(recipe):
+        print(
+            f"Warning: the photographs of the table were prepared with {of_index}, what the model was trained on and "
+            f"the queries with {asdict(recipe)}.",
+            file=sys.stderr,
+        )
 
 
 def _show(hits: "list[Hits]") -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskedclip_composer.errors import UserError
-from maskedclip_composer.use.options import add_model_option, add_reading_options, device_of
+from maskedclip_composer.use.options import add_model_option, add_reading_options, check_writable, device_of
 
 if TYPE_CHECKING:
     from maskedclip_composer.use.class_prompts import ClassPrompts
@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out.suffix != ".csv":
         raise UserError(f"--out {args.out}: the scores are written as CSV.\nName it {args.out.stem}.csv.")
+    check_writable("--out", args.out)
 
     from maskedclip_composer.use.class_prompts import class_prompts
     from maskedclip_composer.use.photographs import open_photographs

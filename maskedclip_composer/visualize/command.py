@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from maskedclip_composer.use.options import add_reading_options, count
+from maskedclip_composer.use.options import add_reading_options, check_writable, count
 from maskedclip_composer.visualize.kinds import KINDS
 from maskedclip_composer.visualize.options import Options
 
@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     args = vars(_parser().parse_args(given))
     options = Options(**args, command=shlex.join(["python", "-m", "maskedclip_composer", "visualize", *given]))
+    check_writable("--out", options.out, folder=True)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     from maskedclip_composer.visualize.write import write_pictures  # torch takes seconds: not for --help
 

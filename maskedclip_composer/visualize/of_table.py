@@ -81,7 +81,8 @@ def _texts(options: Options, about: dict, rows: list[dict[str, str]]) -> Texts |
             raise UserError("--text: texts have to be encoded by the model.\nGive it as --model.")
         return None
     model, transform, tokenizer = load(options.model, device=device_of(options.device))
-    if describe(model, transform)["model_sha256"] != about["model_sha256"]:
+    own = describe(model, transform, tokenizer)
+    if any(own[key] != about.get(key) for key in ("model_sha256", "tokenizer_sha256")):
         raise UserError(
             f"--model {options.model} is not the model that {options.photos} was made with ({about.get('model')}).\n"
             "Give that one, or embed the photographs again."

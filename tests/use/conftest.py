@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,15 @@ def prepared(photographs, table, tmp_path_factory) -> Path:
     options = ["--csv", table, "--images", photographs, "--out", out, "--kind", "labelled", "--workers", "1"]
     assert data_prep("manifest", *options) == 0
     return out
+
+
+def prepared_at(size: int, prepared: Path, to: Path) -> Path:
+    """A copy of the shards whose report tells another size."""
+    folder = to / "shards"
+    shutil.copytree(prepared, folder)
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(report | {"options": report["options"] | {"size": size}}))
+    return folder
 
 
 def embed(photos, out, model, *options) -> int:

@@ -2,6 +2,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import maskedclip_composer
-from maskedclip_composer.__main__ import COMMANDS
+from maskedclip_composer.__main__ import COMMANDS, main
 from maskedclip_composer.use import embed as command
 from maskedclip_composer.use.embedding_table import Parts
 from tests.model_run import write_run
@@ -46,9 +47,11 @@ def test_what_cannot_be_read_is_listed(index):
     assert not Path(f"{index}.parts").exists()
 
 
-def test_the_table_says_what_made_it(index, run_folder):
+def test_the_table_says_what_made_it(index, photographs, run_folder):
     about = json.loads(pyarrow.parquet.read_schema(index).metadata[b"maskedclip"])
-    assert about["model"] == str(run_folder)
+    assert (about["model"], about["photographs"]) == (run_folder.name, photographs.name)
+    assert "/" not in json.dumps(about)
+    assert len(about["tokenizer_sha256"]) == 64
     assert about["architecture"]["image_size"] == 32
     assert about["recipe"]["size"] == 512
     assert len(about["encoder_sha256"]) == len(about["model_sha256"]) == 64
@@ -91,17 +94,58 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bits(index, photographs, run_
         np.testing.assert_array_equal(columns(out)[name], values)
 
 
-def test_the_same_command_again_has_nothing_to_do(index, photographs, run_folder):
-    before = index.stat().st_mtime_ns
+def test_the_same_command_again_has_nothing_to_do(index, photographs, run_folder, monkeypatch):
+    before, seen = index.stat().st_mtime_ns, []
+    monkeypatch.setattr(command, "_summarise", lambda table, _: seen.extend(table.column_names) or 0)
     assert embed(photographs, index, run_folder) == 0
     assert index.stat().st_mtime_ns == before
+    assert seen == ["image", "status", "reason"]  # not what is carried along, which may be large
 
 
 def test_a_table_of_other_photographs_is_not_written_over(index, table, photographs, run_folder, capsys):
     assert embed(table, index, run_folder, "--images", photographs) == 2
-    message = capsys.readouterr().err
-    assert "PHOTOS of sha256" in message
-    assert f"--images (left out), not {photographs}" in message
+    assert "PHOTOS (folder, names, sizes and times) of sha256" in capsys.readouterr().err
+
+
+def test_the_features_of_another_folder_or_of_a_replaced_file_are_not_taken(
+    index, photographs, run_folder, tmp_path, capsys
+):
+    other = shutil.copytree(photographs, tmp_path / "other")
+    assert embed(other, index, run_folder) == 2
+    assert "made with PHOTOS (folder" in capsys.readouterr().err
+    out = tmp_path / "table.parquet"
+    child = multiprocessing.get_context("fork").Process(target=_killed_after, args=(2, (other, out, run_folder)))
+    child.start()
+    child.join()
+    shutil.copy(other / "c.JPG", other / "broken.jpg")
+    assert embed(other, out, run_folder) == 2
+    assert "was begun with PHOTOS (folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("runs/a/", "a"),
+        ("/data/b.pt", "b.pt"),
+        ("mae:/data/b.pth", "mae:b.pth"),
+        ("timm:vit@/x/b", "timm:vit@b"),
+        (".", Path.cwd().name),
+        ("/data/me@here/c:d/e.pt", "e.pt"),
+    ],
+)
+def test_a_source_is_named_without_its_folders(source, name):
+    assert command._name(source) == name
+
+
+def test_the_masked_space_needs_no_file_of_the_text_encoder(index, photographs, run_folder, text_tower, tmp_path):
+    model = shutil.copytree(run_folder, tmp_path / "run")
+    config = model / "config.yaml"
+    config.write_text(config.read_text().replace(str(text_tower), str(tmp_path / "absent")))
+    assert embed(photographs, tmp_path / "a.parquet", model) == 2
+    assert embed(photographs, tmp_path / "a.parquet", model, "--space", "masked") == 0
+    np.testing.assert_array_equal(columns(tmp_path / "a.parquet")["features"], columns(index)["features"])
+    arguments = ["--index", index, "--image", photographs / "c.JPG", "--model", model, "--out", tmp_path / "a.csv"]
+    assert main(["retrieve", *map(str, arguments)]) == 0
 
 
 def test_a_table_of_another_model_is_not_written_over(index, photographs, run_folder, capsys):
@@ -172,6 +216,7 @@ def test_where_nothing_can_be_read_the_status_says_so(run_folder, tmp_path, caps
         ("path\nc.JPG\n", [], "no column image"),
         ("image\nc.JPG\n", ["--out", "a.csv"], "written as Parquet"),
         ("image\nc.JPG\n", ["--model", "absent"], "holds no model"),
+        ("image\nc.JPG\n", ["--out", "/proc/a.parquet"], "--out /proc/a.parquet cannot be written"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_computed(

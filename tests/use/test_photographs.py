@@ -121,15 +121,21 @@ def test_pictures_can_be_looked_at(photographs, table, prepared):
     assert "cannot be decoded" in str(open_photographs(photographs / "broken.jpg").picture(0, TRANSFORM))
 
 
-def test_the_fingerprint_is_of_the_list(photographs, table, prepared, tmp_path):
-    assert (
-        len({open_photographs(*source).fingerprint for source in [(photographs,), (table, photographs), (prepared,)]})
-        == 3
-    )
-    other = shutil.copytree(photographs, tmp_path / "other")
-    assert open_photographs(other).fingerprint == open_photographs(photographs).fingerprint
+def test_the_fingerprint_is_of_the_place_and_the_files(photographs, table, prepared, tmp_path):
+    other = shutil.copytree(photographs, tmp_path / "other")  # with the times
+    shards = shutil.copytree(prepared, tmp_path / "shards")
+    sources = [(other,), (other / "c.JPG",), (table, other), (shards,)]
+    seen = {open_photographs(*source).fingerprint for source in sources}
+    there = [(photographs,), (photographs / "c.JPG",), (table, photographs), (prepared,)]
+    assert len(seen | {open_photographs(*source).fingerprint for source in there}) == 8
+    (tmp_path / "link").symlink_to(other)
+    assert open_photographs(tmp_path / "link").fingerprint in seen
+    for file in (other / "c.JPG", next(shards.glob("*.mds"))):
+        os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert not seen & {open_photographs(*source).fingerprint for source in sources}
+    before = open_photographs(other).fingerprint
     (other / "c.JPG").unlink()
-    assert open_photographs(other).fingerprint != open_photographs(photographs).fingerprint
+    assert open_photographs(other).fingerprint != before
 
 
 def test_a_name_that_is_no_utf_8_can_be_stored(photographs, tmp_path):

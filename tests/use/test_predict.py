@@ -163,6 +163,8 @@ def test_a_batch_without_a_readable_photograph(saved_suite, photographs):
     [
         (["--out", "a.txt"], "suffix .txt is not known"),
         (["--patients", "a.xlsx"], "suffix .xlsx is not known"),
+        (["--out", "/proc/a.csv"], "--out /proc/a.csv cannot be written"),
+        (["--patients", "/proc/a.csv"], "--patients /proc/a.csv cannot be written"),
         (["--model", "ENCODER"], "is an encoder, not a classifier"),
         (["--patients", "p.csv"], "have no column patient; they have no columns"),
         (["--images", "x"], "is no table"),

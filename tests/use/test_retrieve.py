@@ -9,8 +9,11 @@ import torch.nn.functional as F
 
 import maskedclip_composer
 from maskedclip_composer.__main__ import main
+from maskedclip_composer.use.embedding_table import read_about
+from maskedclip_composer.use.hits import search
+from maskedclip_composer.use.queries import embed_queries
 from tests.model_run import write_run
-from tests.use.conftest import GOOD, embed
+from tests.use.conftest import GOOD, embed, prepared_at
 
 
 def retrieve(index, out, model, *options) -> int:
@@ -79,7 +82,7 @@ def test_what_the_table_says_of_a_photograph_is_carried_along(photographs, run_f
 
 def test_the_page_shows_the_pictures_and_loads_nothing(index, photographs, run_folder, tmp_path):
     page = tmp_path / "hits.html"
-    options = ["--text", "<b>fundus & photograph</b>", "--page", page]
+    options = ["--text", "<b>fundus & photograph</b>", "--page", page, "--photos", photographs]
     assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 0
     text = page.read_text(encoding="utf-8")
     assert "<b>fundus" not in text
@@ -88,7 +91,8 @@ def test_the_page_shows_the_pictures_and_loads_nothing(index, photographs, run_f
     assert {alt.split(", rank")[0] for _, alt in sources} == {f"Photograph {name}" for name in GOOD}
     assert all(source.startswith("data:image/jpeg;base64,") for source, _ in sources)
     assert not re.search(r"https?://|<script|<link", text)
-    assert retrieve(index, tmp_path / "a.csv", run_folder, "--image", photographs / GOOD[0], "--page", page) == 0
+    options = ["--image", photographs / GOOD[0], "--page", page, "--photos", photographs]
+    assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 0
     assert 'alt="Query photograph left eye.jpg"' in page.read_text(encoding="utf-8")
 
 
@@ -96,14 +100,24 @@ def test_the_page_wants_the_photographs_of_the_index(photographs, run_folder, tm
     folder = shutil.copytree(photographs, tmp_path / "then")
     index, page = tmp_path / "index.parquet", tmp_path / "a.html"
     assert embed(folder, index, run_folder) == 0
-    folder.rename(tmp_path / "now")
+    now = folder.rename(tmp_path / "now")
     options = ["--text", "glaucoma", "--page", page]
     assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 2
     assert "--photos PHOTOS" in capsys.readouterr().err
-    assert retrieve(index, tmp_path / "a.csv", run_folder, *options, "--photos", tmp_path / "now") == 0
-    (tmp_path / "now" / "c.JPG").unlink()
-    assert retrieve(index, tmp_path / "a.csv", run_folder, *options, "--photos", tmp_path / "now") == 2
-    assert "other photographs" in capsys.readouterr().err
+    options += ["--photos", now]
+    assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 0
+    page.unlink()
+    shutil.copy(now / "d.tif", now / "c.JPG")
+    assert retrieve(index, tmp_path / "b.csv", run_folder, *options) == 2
+    assert "c.JPG is another photograph than c.JPG" in capsys.readouterr().err
+    (now / "c.JPG").rename(now / "b.JPG")
+    assert retrieve(index, tmp_path / "b.csv", run_folder, *options) == 2
+    assert "is another photograph than" in capsys.readouterr().err
+    (now / "b.JPG").unlink()
+    assert retrieve(index, tmp_path / "b.csv", run_folder, *options) == 2
+    assert "holds 4 photographs" in capsys.readouterr().err
+    assert not (tmp_path / "b.csv").exists()
+    assert not page.exists()
 
 
 def test_a_photograph_that_was_replaced_by_a_broken_one_leaves_a_gap(photographs, run_folder, tmp_path):
@@ -111,7 +125,8 @@ def test_a_photograph_that_was_replaced_by_a_broken_one_leaves_a_gap(photographs
     index, page = tmp_path / "index.parquet", tmp_path / "a.html"
     assert embed(folder, index, run_folder) == 0
     (folder / "c.JPG").write_bytes(b"")
-    assert retrieve(index, tmp_path / "a.csv", run_folder, "--text", "glaucoma", "--page", page) == 0
+    options = ["--text", "glaucoma", "--page", page, "--photos", folder]
+    assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 0
     assert page.read_text().count("cannot be read") == 1
 
 
@@ -126,9 +141,54 @@ def test_another_model_is_refused(index, photographs, run_folder, text_tower, tm
     assert read(tmp_path / "a.csv") == read(tmp_path / "b.csv")
 
 
+def test_another_tokenizer_is_refused(index, photographs, run_folder, text_tower, tmp_path, capsys):
+    other = shutil.copytree(text_tower, tmp_path / "tower")
+    for file in (other / "tokenizer.json", other / "vocab.txt"):
+        if file.is_file():  # two words change places: the vocabulary stays as large
+            text = file.read_text().replace("glaucoma", "?").replace("fundus", "glaucoma").replace("?", "fundus")
+            file.write_text(text)
+    model = shutil.copytree(run_folder, tmp_path / "run")
+    config = model / "config.yaml"
+    config.write_text(config.read_text().replace(str(text_tower), str(other)))
+    assert retrieve(index, tmp_path / "a.csv", model, "--text", "glaucoma") == 2
+    assert "whose tokenizer is not that of" in capsys.readouterr().err
+    options = ["--text", "glaucoma", "--model", str(model), "--out", str(tmp_path / "pictures")]
+    assert main(["visualize", str(index), *options]) == 2
+    assert "is not the model that" in capsys.readouterr().err
+    assert retrieve(index, tmp_path / "a.csv", model, "--image", photographs / GOOD[0]) == 0
+
+
+def test_queries_of_one_name_are_told_apart(index, photographs, run_folder, tmp_path):
+    (tmp_path / "a").mkdir()
+    other = shutil.copy(photographs / GOOD[3], tmp_path / "a" / "c.JPG")
+    options = ["--image", photographs / GOOD[2], other, photographs / GOOD[0], "--top", "1"]
+    assert retrieve(index, tmp_path / "a.csv", run_folder, *options) == 0
+    rows = read(tmp_path / "a.csv")
+    assert [row["query"] for row in rows] == [str(photographs / GOOD[2]), str(other), "left eye.jpg"]
+    assert [row["image"] for row in rows] == [GOOD[2], GOOD[3], GOOD[0]]
+
+
+def test_hits_are_read_a_part_of_the_table_at_a_time(index, photographs, run_folder):
+    names = [str(photographs / name) for name in (GOOD[0], GOOD[3])]
+    queries = embed_queries(index, str(run_folder), texts=[], images=names, space=None, device="cpu")
+    whole, parts = search(index, queries, 3), search(index, queries, 3, rows_at_once=2)
+    assert [one.hits for one in parts] == [one.hits for one in whole]
+    assert [one.hits[0].image for one in parts] == [GOOD[0], GOOD[3]]
+
+
+def test_an_index_of_shards_that_were_prepared_otherwise_is_told(prepared, photographs, run_folder, tmp_path, capsys):
+    folder, index = prepared_at(64, prepared, tmp_path), tmp_path / "index.parquet"
+    assert embed(folder, index, run_folder) == 0
+    assert re.search("was prepared with .*'size': 64.*the model was trained on .*512", capsys.readouterr().err)
+    assert read_about(index)["recipe"]["size"] == 64
+    assert retrieve(index, tmp_path / "a.csv", run_folder, "--image", photographs / GOOD[0]) == 0
+    assert re.search("of the table were prepared with .*'size': 64.*512", capsys.readouterr().err)
+
+
 def test_an_index_of_a_run_can_be_searched_with_the_exported_model(index, photographs, run_folder, tmp_path):
     assert main(["export", str(run_folder), "--to", "hf", "--out", str(tmp_path / "hf")]) == 0
     options = ["--text", "glaucoma", "--image", photographs / GOOD[0], "--page", tmp_path / "hits.html"]
+    options += ["--photos", photographs]
     assert retrieve(index, tmp_path / "a.csv", tmp_path / "hf", *options) == 0
     assert retrieve(index, tmp_path / "b.csv", run_folder, *options) == 0
     assert read(tmp_path / "a.csv") == read(tmp_path / "b.csv")
@@ -150,6 +210,8 @@ def test_an_encoder_of_others_finds_photographs(photographs, run_folder, tmp_pat
         (["--text", "a", "--out", "hits.txt"], "--out hits.txt: the name must end in .csv"),
         (["--text", "a", "--page", "hits.pdf"], "must end in .html"),
         (["--text", "a", "--photos", "here"], "are for --page"),
+        (["--text", "a", "--out", "/proc/a.csv"], "--out /proc/a.csv cannot be written"),
+        (["--text", "a", "--page", "/proc/a.html"], "--page /proc/a.html cannot be written"),
         (["--text", "a", "--space", "masked"], "texts are in the CLIP space alone"),
         (["--text", "a", "a"], "'a' is given twice"),
         (["--text", "drusen", "oedema"], "'drusen' and 'oedema' are the same tokens"),

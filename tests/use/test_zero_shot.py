@@ -10,7 +10,7 @@ from maskedclip_composer.__main__ import main
 from maskedclip_composer.data.prompt_files import read_pack
 from maskedclip_composer.use.class_texts import class_scores
 from tests.model_run import write_run
-from tests.use.conftest import GOOD
+from tests.use.conftest import GOOD, prepared_at
 
 
 def zero_shot(photos, out, model, *options) -> int:
@@ -132,3 +132,11 @@ def test_scores_are_the_formula():
     odds = np.exp([2 * 0.6, 2 * 0.8])
     np.testing.assert_allclose(class_scores(images, texts, 2.0)[0], odds / odds.sum(), rtol=1e-6)
     np.testing.assert_allclose(class_scores(images, texts, 2.0, multilabel=True)[0], odds / (1 + odds), rtol=1e-6)
+
+
+def test_shards_that_were_prepared_otherwise_are_told(prepared, run_folder, tmp_path, capsys):
+    folder = prepared_at(64, prepared, tmp_path)
+    assert zero_shot(folder, tmp_path / "a.csv", run_folder, "--classes", "glaucoma", "a b c") == 0
+    assert "was prepared with" in capsys.readouterr().err
+    assert zero_shot(prepared, tmp_path / "a.csv", run_folder, "--classes", "glaucoma", "a b c") == 0
+    assert "was prepared with" not in capsys.readouterr().err
