@@ -140,18 +140,29 @@ def _units(
 def _draw(units: list[_Unit], shares: Mapping[str, float]) -> list[str]:
     """Choose the part of each unit, the units being in the order of the draw.
 
-    A class with few units gets one in each part first. The rest of every stratum, the units of which one class is the
-    rarest, goes to the parts by their shares of its photographs.
+    A class with few units gets one in each part first, and none of them is the last that another class could have in
+    train. The rest of every stratum, the units of which one class is the rarest, goes to the parts by their shares of
+    its photographs.
     """
     number = Counter(code for unit in units for code in unit.codes)
     stratum = [min(unit.codes, key=lambda code: (number[code], code)) for unit in units]
     parts = ["train" if unit.twins else "" for unit in units]
+    having = {code: [place for place, unit in enumerate(units) if code in unit.codes] for code in number}
+
+    def is_spare(place: int) -> bool:
+        """Tell whether every class of a unit is in train, or could still be by another one."""
+        return all(
+            any(parts[other] in ("", "train") for other in having[code] if other != place)
+            for code in units[place].codes
+        )
+
     for code in sorted(number, key=lambda code: (number[code], code)):
-        having = [place for place, unit in enumerate(units) if code in unit.codes]
         for name in ("train", *shares):
-            free = [place for place in having if not parts[place]]
-            if free and name not in {parts[place] for place in having}:
-                parts[free[0]] = name
+            if name in {parts[place] for place in having[code]}:
+                continue
+            free = (p for p in having[code] if not parts[p] and (name == "train" or is_spare(p)))
+            if (first := next(free, None)) is not None:
+                parts[first] = name
     for name, share in shares.items():
         of_pool, lower, free = Counter[str](), Counter[str](), Counter[str]()
         for unit, part, code in zip(units, parts, stratum, strict=True):

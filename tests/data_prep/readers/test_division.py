@@ -92,6 +92,7 @@ labels_of_one = st.frozensets(st.sampled_from("DGAO"))
     st.lists(st.tuples(labels_of_one, st.sampled_from(["", *"abcdefghijkl"])), min_size=1, max_size=60),
     st.integers(0, 4),
 )
+@example([(frozenset("DO"), ""), (frozenset("GO"), ""), (frozenset("DG"), "")], 0)
 def test_several_labels_patients_whole_and_every_label_in_training(drawn, seed):
     with TemporaryDirectory() as folder:
         root = Path(folder)
