@@ -28,10 +28,11 @@ from data_prep.readers.dataset import Dataset
 from data_prep.readers.read import Reading, read
 from data_prep.readers.target import evaluation_kind
 from data_prep.split import divide_set
-from data_prep.writer import REPORT, Workplace, check_destination, link
+from data_prep.writer import Workplace, check_destination, link
 from maskedclip_composer.cards.tally import Tally
 from maskedclip_composer.config_file import load_config
 from maskedclip_composer.data import records
+from maskedclip_composer.data.photograph import REPORT
 from maskedclip_composer.errors import UserError
 
 CONTAMINATION = "contamination.csv"

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from data_prep.remote import fetch, is_remote, join, list_objects
 from data_prep.shards import open_picture
-from data_prep.writer import REPORT
 from maskedclip_composer.data.folders import require_folder
+from maskedclip_composer.data.photograph import REPORT
 from maskedclip_composer.data.records import (
     BUILD_SCHEMA,
     CONTAMINATED,

@@ -24,9 +24,9 @@ from data_prep.pool import prepare_in_order
 from data_prep.pseudonyms import Pseudonyms
 from data_prep.remote import locate
 from data_prep.report import build_report, not_stored, rejected_csv, summary, write_records
-from data_prep.writer import REPORT, Workplace, check_destination, replace_folder
+from data_prep.writer import Workplace, check_destination, replace_folder
 from maskedclip_composer.data import records
-from maskedclip_composer.data.photograph import ENCODINGS, Recipe
+from maskedclip_composer.data.photograph import ENCODINGS, REPORT, Recipe
 from maskedclip_composer.data.records import QUARANTINED
 from maskedclip_composer.data.schema import COLUMNS, Kind
 from maskedclip_composer.errors import UserError

@@ -15,9 +15,8 @@ from typing import Any
 from data_prep.ledger import Ledger, Part, Rejected
 from data_prep.manifest import Row
 from data_prep.remote import connect, explain, is_remote, list_objects
+from maskedclip_composer.data.photograph import REPORT
 from maskedclip_composer.errors import UserError
-
-REPORT = "report.json"
 
 
 def check_destination(out: str, overwrite: bool, begun: frozenset[str] = frozenset()) -> None:

@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return module.main(rest)
     except UserError as error:
         return report(error, f"python -m {_PACKAGE} {name}")
+    except OSError as error:  # a disk that is full, a folder that is taken away meanwhile
+        return report(
+            UserError(f"{error}\nMake room or give another place; then start it again."), f"python -m {_PACKAGE} {name}"
+        )
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

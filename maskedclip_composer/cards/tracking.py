@@ -2,11 +2,10 @@
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskedclip_composer.callbacks.mlflow_store import log_artifact, open_client, remembered_run
+from maskedclip_composer.callbacks.mlflow_store import log_artifact, open_client, remembered_run, with_credentials
 from maskedclip_composer.callbacks.redaction import redact_text
 
 log = logging.getLogger(__name__)
@@ -25,13 +24,11 @@ def log_cards(run: Path, cards: Sequence[Path], tracking_uri: str | None) -> Non
     run_id = remembered_run(file)
     if run_id is None:
         return
-    known = str(json.loads(file.read_text())["tracking_uri"])
-    given = (tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"))
-    uri = next((text for text in given if text and redact_text(text) == known), known)
     try:
-        client = open_client(uri)
+        known = str(json.loads(file.read_text())["tracking_uri"])
+        client = open_client(with_credentials(known, tracking_uri))
         for path in cards:
             log_artifact(client, run_id, path)
     except Exception as error:  # MLflow raises its own, SQLAlchemy's and requests' errors
         reason = redact_text(f"{type(error).__name__}: {error}".splitlines()[0])
-        log.warning(f"MLflow at {known} failed ({reason}); the cards are in {run}")
+        log.warning(f"MLflow of {run} failed ({reason}); the cards are in the folder")

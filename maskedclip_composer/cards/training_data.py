@@ -16,6 +16,7 @@ from maskedclip_composer.cards.run_files import RunFiles
 from maskedclip_composer.cards.set_sections import parts_of
 from maskedclip_composer.cards.tally import Tally
 from maskedclip_composer.cards.terms import Part
+from maskedclip_composer.data.photograph import REPORT
 from maskedclip_composer.data.records import NAME, STORED
 
 PRETRAINING = ("paired", "unpaired")
@@ -90,7 +91,7 @@ def _stream(run: RunFiles, name: str, settings: Mapping[str, Any]) -> StreamData
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         data.absent = f"data/{place.name}/{NAME} is damaged or of another kind ({error})"
         return data
-    _read_report(data, place / "report.json")
+    _read_report(data, place / REPORT)
     _read_kept(data, place / "contamination.csv")
     return data
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from streaming.base.storage import CloudDownloader
 
 from maskedclip_composer.data.config import DataConfig
+from maskedclip_composer.data.photograph import REPORT
 
 # `data_prep` writes them beside the shards of a set, and once more above the groups of a build.
-NAMES = ("DATA_CARD.md", "manifest.parquet", "report.json", "contamination.csv")
+NAMES = ("DATA_CARD.md", "manifest.parquet", REPORT, "contamination.csv")
 
 
 def collect_documents(config: DataConfig, folder: Path) -> list[Path]:

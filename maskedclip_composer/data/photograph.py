@@ -76,6 +76,10 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name != "quality" or self.encoding == "jpeg"}
 
 
+REPORT = "report.json"
+"""What a preparation notes of itself, beside its shards."""
+
+
 def recipe_of_report(report: Path) -> Recipe | None:
     """Read from the `report.json` of a preparation what was done to its photographs; None where it does not say.
 

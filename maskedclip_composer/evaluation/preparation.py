@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from maskedclip_composer.data.photograph import Recipe, recipe_of_report
+from maskedclip_composer.data.photograph import REPORT, Recipe, recipe_of_report
 from maskedclip_composer.evaluation.data import LabelledData
 from maskedclip_composer.evaluation.photographs import FolderPhotographs
-
-REPORT = "report.json"
 
 
 def preparation(data: LabelledData) -> tuple[Recipe | None, str]:

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from maskedclip_composer.config import ObjectivesConfig, TrainConfig
 from maskedclip_composer.config_file import load_config
-from maskedclip_composer.data.photograph import Recipe, recipe_of_report
+from maskedclip_composer.data.photograph import REPORT, Recipe, recipe_of_report
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.models.branch import BridgeConfig
 from maskedclip_composer.models.text import FOLDER
@@ -17,7 +17,6 @@ from maskedclip_composer.objectives.base import ObjectiveConfig
 log = logging.getLogger(__name__)
 
 FORMAT = "maskedclip-1"
-PREPARED = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +161,7 @@ def recipe_of_run(folder: Path) -> tuple[Recipe, bool]:
     It is the default, with a warning, where nothing says, and that of the paired stream, with a warning, where the
     streams were prepared differently.
     """
-    told = {path.parent.name: recipe_of_report(path) for path in sorted((folder / "data").glob(f"*/{PREPARED}"))}
+    told = {path.parent.name: recipe_of_report(path) for path in sorted((folder / "data").glob(f"*/{REPORT}"))}
     recipes = {stream: recipe for stream, recipe in told.items() if recipe is not None}
     if not recipes:
         log.warning("%s does not say how its photographs were prepared: %s is taken", folder, Recipe())

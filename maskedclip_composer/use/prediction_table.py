@@ -1,6 +1,5 @@
 """The table of predictions: one row a photograph, or one a patient."""
 
-import csv
 import dataclasses
 import io
 import json
@@ -15,14 +14,14 @@ import pyarrow.parquet
 from jaxtyping import Float
 
 from maskedclip_composer.callbacks.atomic import write_whole
-from maskedclip_composer.data.cells import inert
 from maskedclip_composer.errors import UserError
 from maskedclip_composer.evaluation.classifier_file import ClassifierFacts
 from maskedclip_composer.evaluation.metrics import THRESHOLD
+from maskedclip_composer.use.csv_table import csv_text
+from maskedclip_composer.use.embedding_table import KEY
 from maskedclip_composer.use.one_photograph import Photograph
 
 OK, UNREADABLE = "ok", "unreadable"
-KEY = b"maskedclip"
 """Of the Parquet table's metadata: the classifier's facts as JSON."""
 
 
@@ -108,11 +107,7 @@ def write_patients(path: Path, found: Sequence[Prediction], facts: ClassifierFac
 def _write(path: Path, found: Sequence[Prediction], names: list[str], facts: ClassifierFacts) -> None:
     rows = [_row(one, facts) for one in found]
     if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(inert(name) for name in names)
-        writer.writerows([_cell(row.get(name, "")) for name in names] for row in rows)
-        write_whole(path, text.getvalue())
+        write_whole(path, csv_text(names, ([_cell(row.get(name)) for name in names] for row in rows)))
         return
     kinds = {name: pyarrow.float32() if name.startswith("probability_") else pyarrow.string() for name in names}
     metadata = {KEY: json.dumps(dataclasses.asdict(facts))}
@@ -141,8 +136,6 @@ def _row(one: Prediction, facts: ClassifierFacts) -> dict[str, Any]:
     return row
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
+def _cell(value: Any) -> str | None:
     # Nine digits give every float32 back.
-    return f"{value:.9g}" if isinstance(value, float) else inert(value)
+    return f"{value:.9g}" if isinstance(value, float) else value
