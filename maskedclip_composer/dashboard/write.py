@@ -1,5 +1,6 @@
 """Write the page of a run."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from maskedclip_composer.dashboard.comparison import Comparison, read_suite
 from maskedclip_composer.dashboard.page import answers, page
 from maskedclip_composer.dashboard.run import Run, read_run
 from maskedclip_composer.dashboard.suites import find_suites
+
+log = logging.getLogger(__name__)
 
 DASHBOARD = "dashboard.html"
 
@@ -26,6 +29,9 @@ def write_dashboard(folder: Path, suites: Sequence[Path] = (), out: Path | None 
     run = read_run(folder)
     path = out or folder / DASHBOARD
     comparisons = comparisons_of(run, suites)
+    for suite in suites:
+        if not read_suite(suite, run.folder):
+            log.warning("%s has no finished cell of an encoder of %s: nothing of it is on the page", suite, folder)
     write_whole(path, page(run, comparisons, answers(run, comparisons)))
     return path
 

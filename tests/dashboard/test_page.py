@@ -120,6 +120,12 @@ def test_the_command_writes_the_page_and_says_where(run: Path, tmp_path: Path, c
     assert capsys.readouterr().out == f"{run / 'dashboard.html'}\n"
 
 
+def test_a_given_suite_that_is_of_other_encoders_is_told(run: Path, tmp_path: Path, caplog):
+    suite = write_suite(tmp_path / "far" / "eval", {"timm": "timm:vit"}, {"timm": 0.8})
+    assert cli.main(["dashboard", str(run), "--suite", str(suite)]) == 0
+    assert "no finished cell of an encoder of" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
